@@ -1,0 +1,232 @@
+"""The one mutable object of a verification (struct bpf_verifier_env), what goes in and what comes out. No rule lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from netbpf.isa.instruction import Instruction, Program
+from netbpf.maps.base import Map
+from netbpf.maps.spec import MapSpec
+from netbpf.program import VerifiedProgram
+from netbpf.verifier.state import VerifierState
+
+BPF_LOG_LEVEL1 = 1
+BPF_LOG_LEVEL2 = 2
+BPF_LOG_STATS = 4
+BPF_LOG_LEVEL = BPF_LOG_LEVEL1 | BPF_LOG_LEVEL2
+BPF_COMPLEXITY_LIMIT_INSNS = 1_000_000
+BPF_COMPLEXITY_LIMIT_JMP_SEQ = 8192
+BPF_COMPLEXITY_LIMIT_STATES = 64
+BPF_MAXINSNS = 4096
+BPF_MAX_SUBPROGS = 256
+
+
+class Reject(Exception):
+    """The program is refused with ``errno`` (positive). The reason was already written to the log with ``verbose``.
+
+    Internal to the verifier: ``check.verify`` turns it into a VerifierResult.
+    """
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(errno)
+        self.errno = errno
+
+
+@dataclass(frozen=True, slots=True)
+class Privileges:
+    """What the loading process may do, as bpf_check derives it: ``bpf_capable`` (CAP_BPF), and what CAP_PERFMON gives.
+
+    CAP_SYS_ADMIN implies both. See ``Privileges.from_caps``.
+    """
+
+    bpf_capable: bool = True
+    allow_ptr_leaks: bool = True
+    allow_uninit_stack: bool = True
+    bypass_spec_v1: bool = True
+    bypass_spec_v4: bool = True
+
+    @classmethod
+    def from_caps(cls, cap_bpf: bool, cap_perfmon: bool) -> Privileges:
+        return cls(cap_bpf, cap_perfmon, cap_perfmon, cap_perfmon, cap_perfmon)
+
+
+@dataclass(eq=False, slots=True)
+class MapInfo:
+    """A map as the verifier sees it: ``spec`` and what the program can reach through it. Compared by identity.
+
+    ``map`` is the live map when there is one (None when only asking for a verdict). ``log_name`` is what the log prints
+    after ``map=``. ``frozen`` and ``contents`` (bytes of a frozen read-only array's single value area) let loads from
+    read-only data become constants. ``btf_record`` holds what BTF told of a value: spin lock, timer ... offsets by name.
+    """
+
+    spec: MapSpec
+    index: int = 0
+    map: Map | None = None
+    frozen: bool = False
+    contents: bytes | None = None
+    inner: MapInfo | None = None
+    btf_record: dict[str, int] = field(default_factory=dict)
+    address: int = 0
+
+    @property
+    def log_name(self) -> str:
+        return self.spec.name
+
+
+@dataclass(slots=True)
+class LoadRequest:
+    """BPF_PROG_LOAD after the syscall resolved its pointers and descriptors.
+
+    In ``insns`` every map reference is BPF_PSEUDO_MAP_FD/IDX (or _VALUE) with an imm that is a key of ``fd_maps`` (for FD)
+    or an index of ``fd_array_maps`` (for IDX). An fd that is not a map is a key with value None: the verifier words that error.
+    """
+
+    insns: Program
+    prog_type: int = 1
+    license_gpl: bool = True
+    prog_flags: int = 0
+    expected_attach_type: int = 0
+    log_level: int = 0
+    name: str = ""
+    privileges: Privileges = field(default_factory=Privileges)
+    fd_maps: dict[int, MapInfo | None] = field(default_factory=dict)
+    fd_array_maps: tuple[MapInfo | None, ...] = ()
+    btf: bytes = b""
+    func_info: tuple[tuple[int, int], ...] = ()
+    line_info: tuple[tuple[int, int, int, int], ...] = ()
+
+
+@dataclass(slots=True)
+class Stats:
+    """The numbers of the log's last lines."""
+
+    insn_processed: int = 0
+    max_states_per_insn: int = 0
+    total_states: int = 0
+    peak_states: int = 0
+    longest_mark_read_walk: int = 0
+    verification_ns: int = 0
+    stack_depths: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class VerifierResult:
+    """``errno`` 0 and ``program`` set, or a positive errno, and the reason in ``log`` and ``diagnosis``.
+
+    ``diagnosis`` is JSON-ready: kind, insn, register, message, path, registers, hint.
+    """
+
+    errno: int
+    log: str
+    stats: Stats
+    program: VerifiedProgram | None = None
+    diagnosis: dict[str, Any] | None = None
+
+
+class InsnAux:
+    """What the walk learned of one instruction (struct bpf_insn_aux_data); the source of ``program.InsnFacts``."""
+
+    __slots__ = (
+        "alu_state",
+        "alu_limit",
+        "arg_prog",
+        "call_with_percpu_alloc_ptr",
+        "const_key",
+        "force_checkpoint",
+        "fastcall_pattern",
+        "jmp_point",
+        "live_regs_before",
+        "loop_inline",
+        "map_index",
+        "map_key_state",
+        "map_ptr",
+        "map_ptr_state",
+        "map_off",
+        "nospec",
+        "nospec_result",
+        "orig_idx",
+        "prune_point",
+        "ptr_type",
+        "calls_callback",
+        "sanitize_stack_spill",
+        "scc",
+        "seen",
+        "stack_off",
+        "storage",
+        "zext_dst",
+    )
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, 0)
+        self.ptr_type: int = 0  # NOT_INIT until an access is seen; then the register type, or -1 where paths differ
+        self.map_ptr: MapInfo | None = None
+        self.map_index: int = -1
+        self.const_key: int | None = None
+        self.stack_off: int | None = None
+        self.seen: int = 0
+        self.storage: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class SubprogInfo:
+    """struct bpf_subprog_info."""
+
+    start: int
+    stack_depth: int = 0
+    name: str = ""
+    has_tail_call: bool = False
+    tail_call_reachable: bool = False
+    has_ld_abs: bool = False
+    is_cb: bool = False
+    is_async_cb: bool = False
+    is_exception_cb: bool = False
+    is_global: bool = False
+    args: tuple[Any, ...] = ()
+    args_cached: bool = False
+    called: bool = False
+    changes_pkt_data: bool = False
+    might_sleep: bool = False
+    keep_fastcall_stack: bool = False
+    fastcall_stack_off: int = 0
+    postorder_start: int = 0
+
+
+class VerifierEnv:
+    """State of one verification. Rooms add the attributes that are theirs alone in their own ``init_*(env)`` functions."""
+
+    def __init__(self, request: LoadRequest) -> None:
+        p = request.privileges
+        self.request = request
+        self.prog_type = request.prog_type
+        self.insns: list[Instruction] = list(request.insns)
+        self.insn_aux: list[InsnAux] = [InsnAux() for _ in request.insns]
+        self.allow_ptr_leaks, self.allow_uninit_stack = p.allow_ptr_leaks, p.allow_uninit_stack
+        self.bypass_spec_v1, self.bypass_spec_v4, self.bpf_capable = p.bypass_spec_v1, p.bypass_spec_v4, p.bpf_capable
+        self.strict_alignment = bool(request.prog_flags & 1)
+        self.test_state_freq = bool(request.prog_flags & 8)
+        self.test_reg_invariants = bool(request.prog_flags & 128)
+        self.maps: list[MapInfo] = []
+        self.subprogs: list[SubprogInfo] = []
+        self.insn_idx = 0
+        self.prev_insn_idx = 0
+        self.cur_state: VerifierState | None = None
+        self.stack: list[Any] = []  # pending (state, insn_idx, prev_insn_idx, log position)
+        self.explored_states: list[list[Any] | None] = [None] * (len(request.insns) + 1)
+        self.id_gen = 0
+        self.stats = Stats()
+        self.log_level = request.log_level
+        self.log: list[str] = []
+        self.scratched_regs = 0
+        self.scratched_stack_slots = 0
+        self.prev_log_pos = 0
+        self.prev_insn_print_pos = 0
+        self.seen_direct_write = False
+        self.seen_exception = False
+        self.extra: dict[str, Any] = {}
+
+    def new_id(self) -> int:
+        """++env->id_gen: ids are never 0."""
+        self.id_gen += 1
+        return self.id_gen
