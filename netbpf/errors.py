@@ -85,7 +85,8 @@ class ProgramRejected(BpfError):
         super().__init__(errno, f"program rejected ({errno_name(errno)}){self._reason()}")
 
     def _reason(self) -> str:
-        lines = [ln for ln in self.log.splitlines() if ln and not ln.startswith(("processed ", "verification time ", "stack depth "))]
+        statistics = ("processed ", "verification time ", "stack depth ")
+        lines = [ln for ln in self.log.splitlines() if ln and not ln.startswith(statistics)]
         return f": {lines[-1]}" if lines else ""
 
 
