@@ -1,0 +1,7 @@
+"""``python -m netbpf``."""
+
+import sys
+
+from netbpf.cli.main import main
+
+sys.exit(main())
