@@ -16,7 +16,7 @@ netbpf_setup() {
     local python stamp wanted args=() f
     PY=$root/.venv/bin/python
     for f in "$@"; do args+=(-r "$root/requirements/$f.txt"); done
-    wanted=$(cat "$root/pyproject.toml" "${args[@]/#-r/\/dev\/null}" 2>/dev/null | cksum)" $*"
+    wanted="$(cat "$root/pyproject.toml" "$root"/requirements/*.txt | cksum) $*"
     stamp=$root/.venv/netbpf-$(echo "$*" | tr ' ' '-')
     [ -x "$PY" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
     python=$(find_python) || return 69
