@@ -15,10 +15,11 @@ from netbpf.program import VerifiedProgram
 @dataclass(slots=True)
 class Verdicts:
     """``verdict[i]``: r0 as u32 of packet *i* (0 drops, n keeps n bytes); ``kept[i]``: bytes that reach the socket,
-    min(verdict, skb->len)."""
+    min(verdict, skb->len); ``trimmed[i]``: 1 where an accepted packet lost bytes to its verdict."""
 
     verdict: array[int] = field(default_factory=lambda: array("I"))
     kept: array[int] = field(default_factory=lambda: array("I"))
+    trimmed: bytearray = field(default_factory=bytearray)
 
 
 class Loaded(Protocol):
