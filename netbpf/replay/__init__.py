@@ -1,0 +1,1 @@
+"""Captures through programs: Record stream -> host -> verdicts, counters, report."""

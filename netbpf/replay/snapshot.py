@@ -1,0 +1,100 @@
+"""Reading a map whole, and saying it in one line a second. Knows maps, no packet and no program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from netbpf.abi.maps import MapType
+from netbpf.errors import BpfError
+from netbpf.ints import round_up
+from netbpf.maps.base import Map
+
+PER_CPU = frozenset({MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH})
+KEYLESS = frozenset(
+    {MapType.QUEUE, MapType.STACK, MapType.RINGBUF, MapType.BLOOM_FILTER, MapType.PERF_EVENT_ARRAY, MapType.PROG_ARRAY}
+)
+
+# IANA protocol numbers by the names that tcpdump and /etc/protocols readers know
+IP_PROTOCOLS = {
+    0: "HOPOPT",
+    1: "ICMP",
+    2: "IGMP",
+    4: "IPIP",
+    6: "TCP",
+    8: "EGP",
+    17: "UDP",
+    41: "IPv6",
+    47: "GRE",
+    50: "ESP",
+    51: "AH",
+    58: "ICMPv6",
+    88: "EIGRP",
+    89: "OSPF",
+    103: "PIM",
+    112: "VRRP",
+    132: "SCTP",
+    136: "UDPLite",
+}
+
+Entry = tuple[bytes, bytes]
+
+
+def entries(m: Map, most: int | None = None) -> list[Entry]:
+    """(key, value) in the map's own order, at most ``most``; a per-CPU value is every CPU's copy, padded to 8 bytes."""
+    found: list[Entry] = []
+    if m.spec.map_type in KEYLESS:
+        return found
+    key: bytes | None = None
+    while most is None or len(found) < most:
+        key = m.next_key(key)
+        if key is None:
+            break
+        try:
+            found.append((key, m.lookup_user(key)))
+        except BpfError:
+            continue  # deleted between the two calls, or an empty slot of a map of maps
+    return found
+
+
+def cpu_values(m: Map, value: bytes) -> list[bytes]:
+    """The value, or each CPU's copy of it."""
+    if m.spec.map_type not in PER_CPU:
+        return [value]
+    step, size = round_up(m.spec.value_size, 8), m.spec.value_size
+    return [value[i : i + size] for i in range(0, len(value), step)]
+
+
+def number(m: Map, value: bytes) -> int | None:
+    """A value of 1, 2, 4 or 8 bytes as a number, summed over the CPUs; None when it is no number."""
+    if m.spec.value_size not in (1, 2, 4, 8):
+        return None
+    return sum(int.from_bytes(v, "little") for v in cpu_values(m, value))
+
+
+def counter_line(maps: Mapping[str, Map], most: int = 8) -> str:
+    """One line for all maps that count, as the manual page prints them: ``TCP 12 UDP 4 packets``.
+
+    A map whose 4-byte keys are all IP protocol numbers is told by their names; any other as ``name: key=value ...``,
+    ``most`` entries of each.
+    """
+    parts = []
+    for name, m in maps.items():
+        rows = [(k, number(m, v), v) for k, v in entries(m, most + 1)]
+        if not rows:
+            continue
+        if _counts_protocols(m, [k for k, _, _ in rows]):
+            told = sorted((int.from_bytes(k, "little"), n) for k, n, _ in rows)
+            parts.append(" ".join(f"{IP_PROTOCOLS[k]} {n}" for k, n in told) + " packets")
+        else:
+            shown = " ".join(f"{_key_text(k)}={v.hex() if n is None else n}" for k, n, v in rows[:most])
+            parts.append(f"{name}: {shown}{' ...' if len(rows) > most else ''}")
+    return "; ".join(parts)
+
+
+def _counts_protocols(m: Map, keys: list[bytes]) -> bool:
+    is_hash = m.spec.map_type in (MapType.HASH, MapType.PERCPU_HASH)
+    return is_hash and m.spec.key_size == 4 and m.spec.value_size == 8 and all(int.from_bytes(k, "little") in IP_PROTOCOLS for k in keys)
+
+
+def _key_text(key: bytes) -> str:
+    return str(int.from_bytes(key, "little")) if len(key) in (1, 2, 4, 8) else key.hex()
