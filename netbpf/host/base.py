@@ -29,6 +29,8 @@ class Process(Protocol):
 
     def map_get_next_key(self, fd: int, key: bytes | None) -> bytes: ...
 
+    def map_freeze(self, fd: int) -> None: ...
+
     def prog_load(
         self,
         insns: Sequence[Instruction | Sequence[Instruction]],
