@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,6 +223,9 @@ class VerifierEnv:
         self.scratched_stack_slots = 0
         self.prev_log_pos = 0
         self.prev_insn_print_pos = 0
+        self.log_end_pos = 0  # characters in ``log``
+        self.btf_string: Callable[[int], str] | None = None  # a string of the program's BTF by offset, once BTF was read
+        self.prev_linfo: tuple[int, int, int, int] | None = None
         self.seen_direct_write = False
         self.seen_exception = False
         self.extra: dict[str, Any] = {}
