@@ -1,0 +1,48 @@
+"""MapSpec -> live map. The one place that knows every kind's class."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+from typing import Any, Final
+
+from netbpf.abi.maps import MapType
+from netbpf.errors import BpfError
+from netbpf.maps.check import check_spec
+from netbpf.maps.spec import MapSpec
+from netbpf.maps.storage import DEFAULT_SEED, MapBase
+
+# map type -> (module under netbpf.maps, class), imported when the first such map is made
+_CLASSES: Final[dict[int, tuple[str, str]]] = {
+    MapType.HASH: ("hash", "HashMap"),
+    MapType.ARRAY: ("array", "ArrayMap"),
+}
+_SEEDED: Final = frozenset({MapType.HASH})
+
+
+def create(
+    spec: MapSpec,
+    *,
+    n_cpus: int = 1,
+    memory_limit: int | None = None,
+    map_id: int = 0,
+    seed: int = DEFAULT_SEED,
+    numa_nodes: int = 1,
+) -> MapBase:
+    """A live map, all zero or empty.
+
+    ``n_cpus`` is how many CPUs a per-CPU kind has values for; ``memory_limit`` bytes a map may take at most (None: as much
+    as the system maps; pages are committed only when touched); ``seed`` the hash seed of maps without BPF_F_ZERO_SEED.
+    Raises BpfError as BPF_MAP_CREATE does for a caller with every capability: ENOMEM beyond the limit.
+    """
+    err = check_spec(spec, numa_nodes=numa_nodes)
+    if err:
+        raise BpfError(-err)
+    if spec.map_type not in _CLASSES:
+        raise BpfError(errno.EINVAL, f"map type {spec.map_type} cannot be created yet")
+    module, name = _CLASSES[spec.map_type]
+    kind: Any = getattr(importlib.import_module(f"netbpf.maps.{module}"), name)
+    live: MapBase = kind(spec, n_cpus, map_id, seed) if spec.map_type in _SEEDED else kind(spec, n_cpus, map_id)
+    if memory_limit is not None and len(live.memory) > memory_limit:
+        raise BpfError(errno.ENOMEM)
+    return live
