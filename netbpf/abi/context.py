@@ -47,6 +47,10 @@ class CtxRules:
     write_needs_cap_bpf: frozenset[str] = frozenset()
 
 
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 def _sk_buff_rows() -> tuple[CtxField, ...]:
     words = (
         ("len", "4.1"),
@@ -130,26 +134,26 @@ CTX_FIELDS: Final[dict[str, tuple[CtxField, ...]]] = {
 CTX_SIZES: Final[dict[str, int]] = {"__sk_buff": SK_BUFF_SIZE, "xdp_md": 24, "bpf_sock": 80}
 
 _PACKET: Final = {"data": "pkt", "data_meta": "pkt_meta", "data_end": "pkt_end"}
-_SOCKET: Final = frozenset("family remote_ip4 local_ip4 remote_ip6 local_ip6 remote_port local_port".split())
+_SOCKET: Final = _names("family remote_ip4 local_ip4 remote_ip6 local_ip6 remote_port local_port")
 
 _TC: Final = CtxRules(
     "__sk_buff",
     _SOCKET | {"flow_keys"},
-    frozenset("mark tc_index priority tc_classid cb tstamp queue_mapping".split()),
+    _names("mark tc_index priority tc_classid cb tstamp queue_mapping"),
     {**_PACKET, "sk": "sock_common_or_null"},
 )
 
 CTX_RULES: Final[dict[int, CtxRules]] = {
     ProgType.SOCKET_FILTER: CtxRules(
         "__sk_buff",
-        frozenset("tc_classid data data_meta data_end flow_keys tstamp wire_len tstamp_type hwtstamp".split()),
+        _names("tc_classid data data_meta data_end flow_keys tstamp wire_len tstamp_type hwtstamp"),
         frozenset({"cb"}),
         {"sk": "sock_common_or_null"},
     ),
     ProgType.CGROUP_SKB: CtxRules(
         "__sk_buff",
-        frozenset("tc_classid data_meta flow_keys wire_len tstamp_type".split()),
-        frozenset("mark priority cb tstamp".split()),
+        _names("tc_classid data_meta flow_keys wire_len tstamp_type"),
+        _names("mark priority cb tstamp"),
         {"data": "pkt", "data_end": "pkt_end", "sk": "sock_common_or_null"},
         frozenset({"data", "data_end"}),
         frozenset({"tstamp"}),
