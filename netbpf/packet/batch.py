@@ -8,7 +8,7 @@ one rule of how the kernel would build the sk_buff) and may compute only what th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from netbpf.packet.record import Record
@@ -35,6 +35,17 @@ class PacketBatch:
         """The captured bytes of packet ``i``."""
         start = self.offset[i]
         return bytes(self.buffer[start : start + self.caplen[i]])
+
+    @classmethod
+    def from_rows(
+        cls, buffer: bytes, linktype: int, first_number: int, rows: Sequence[tuple[int, int, int, int, int, int]]
+    ) -> PacketBatch:
+        """A batch of ``(offset, caplen, wirelen, ts_ns, direction, interface)`` rows over ``buffer``."""
+        offset, caplen, wirelen, ts_ns, direction, interface = zip(*rows, strict=True) if rows else ((),) * 6
+        return cls(
+            buffer, linktype, array("Q", offset), array("I", caplen), array("I", wirelen), array("Q", ts_ns),
+            bytearray(direction), array("I", interface), first_number,
+        )  # fmt: skip
 
     @classmethod
     def from_records(cls, records: Iterable[Record]) -> PacketBatch:
