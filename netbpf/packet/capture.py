@@ -38,10 +38,10 @@ def max_caplen(linktype: int) -> int:
 
 class InterfaceLayout(NamedTuple):
     """How to read a packet of one interface: ``ts_ns = ticks * ts_multiplier // ts_divisor + ts_offset_ns``.
-    ``snaplen`` 0 is no limit."""
+    ``snaplen`` is the effective limit, never 0."""
 
     linktype: int
-    snaplen: int = 0
+    snaplen: int = MAX_CAPLEN
     ts_multiplier: int = 1000
     ts_divisor: int = 1
     ts_offset_ns: int = 0
@@ -60,8 +60,8 @@ class RecordLayout:
     of a listed interface, whose two total lengths are both 32 plus the padded captured length (no options, which tell the
     direction), may be walked. ``Record.interface`` is the block's interface plus ``first_interface``.
 
-    Before any other record, and before one whose captured length is over ``max_caplen``, the walk stops: the reader deals
-    with that one.
+    Before any other record, before one whose captured length is over ``max_caplen``, and in pcapng before one whose captured
+    length is over its interface's ``snaplen``, the walk stops: the reader deals with that one.
     """
 
     kind: str

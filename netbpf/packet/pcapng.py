@@ -39,6 +39,7 @@ BLOCK_NAMES = {
 SHB_MAGIC = b"\x0a\x0d\x0d\x0a"
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 ORDER_OF_BYTES = {struct.pack(order + "I", BYTE_ORDER_MAGIC): order for order in "<>"}
+VERSIONS = ((1, 0), (1, 2))  # 1.2 was written by mistake for 1.0
 MIN_BLOCK_BYTES = 12
 MIN_BODY_BYTES = {SHB: 16, IDB: 8, OPB: 20, SPB: 4, EPB: 20}
 MAX_BLOCK_BYTES = 16 << 20
@@ -106,7 +107,7 @@ class PcapngReader(CaptureReader):
             kind="pcapng",
             byteorder="little" if self._order == "<" else "big",
             header_bytes=EPB_HEADER_BYTES,
-            max_caplen=min((max_caplen(i.linktype) for i in section), default=0),
+            max_caplen=max((i.snaplen for i in section), default=0),
             interfaces=tuple(section),
             first_interface=self._first_interface,
         )
@@ -132,7 +133,7 @@ class PcapngReader(CaptureReader):
             self._truncated(name, total, have)
         start = stream.start
         (trailer,) = self._words(start + total - 4, 1)
-        if trailer != total:
+        if trailer != total and stream.offset:  # of the first block libpcap believes the first length
             self._damaged(f"{name} with two lengths", stream.offset + total - 4, f"{total} again", f"{trailer}")
         return Block(kind, total, start + 8, start + total - 4)
 
@@ -170,8 +171,8 @@ class PcapngReader(CaptureReader):
 
     def _enter_section(self, block: Block) -> None:
         major, minor = struct.unpack_from(self._order + "HH", self._stream.buffer, block.body + 4)
-        if major != 1:
-            self._damaged("unsupported pcapng version", self._stream.offset + 12, "1", f"{major}.{minor}")
+        if (major, minor) not in VERSIONS:
+            self._damaged("unsupported pcapng version", self._stream.offset + 12, "1.0 or 1.2", f"{major}.{minor}")
         self._first_interface = len(self.interfaces)
 
     def _add_interface(self, block: Block) -> None:
@@ -183,9 +184,10 @@ class PcapngReader(CaptureReader):
             elif code == IF_TSOFFSET:
                 offset_s = self._option_of_size("if_tsoffset", value, 8)
         multiplier, divisor = ts_scale(tsresol)
-        self.interfaces.append(InterfaceLayout(linktype, snaplen, multiplier, divisor, offset_s * NS_PER_S))
+        limit = min(snaplen or U64_MAX, max_caplen(linktype))
+        self.interfaces.append(InterfaceLayout(linktype, limit, multiplier, divisor, offset_s * NS_PER_S))
         if len(self.interfaces) == 1:
-            self.linktype, self.snaplen = linktype, snaplen
+            self.linktype, self.snaplen = linktype, limit
 
     def _option_of_size(self, name: str, value: bytes, size: int) -> int:
         if len(value) != size:
@@ -228,18 +230,18 @@ class PcapngReader(CaptureReader):
         """Enhanced packet blocks of good shape, as long as they follow each other whole in the window."""
         stream, new, number = self._stream, tuple.__new__, self._number
         head, tail = struct.Struct(self._order + "7I").unpack_from, struct.Struct(self._order + "I").unpack_from
-        section, base, limit, end = self._section(), self._first_interface, self.layout().max_caplen, stream.end
-        count, start = len(section), stream.start
+        section, base, start, end = self._section(), self._first_interface, stream.start, stream.end
+        count = len(section)
         while start + EPB_HEADER_BYTES <= end:
             kind, total, interface, high, low, caplen, wirelen = head(buffer, start)
             data = start + 28
             options = data + ((caplen + 3) & ~3)
             start += total
-            if kind != EPB or options + 4 > start or interface >= count or caplen > limit or start > end or total & 3:
+            if kind != EPB or options + 4 > start or interface >= count or start > end or total & 3:
                 return
-            if tail(buffer, start - 4)[0] != total:
+            linktype, snaplen, multiplier, divisor, offset_ns = section[interface]
+            if tail(buffer, start - 4)[0] != total or caplen > snaplen:
                 return
-            linktype, _snaplen, multiplier, divisor, offset_ns = section[interface]
             direction = 0 if options + 4 == start else self._direction(options, start - 4)
             stream.start = start
             self._number = number = number + 1
@@ -250,19 +252,19 @@ class PcapngReader(CaptureReader):
         stream = self._stream
         buffer, start, end = bytes(stream.buffer), stream.start, stream.end
         head, tail = struct.Struct(self._order + "7I").unpack_from, struct.Struct(self._order + "I").unpack_from
-        section, base, limit = self._section(), self._first_interface, self.layout().max_caplen
-        count, linktype, room = len(section), -1, max_bytes
+        section, base, linktype, room = self._section(), self._first_interface, -1, max_bytes
+        count = len(section)
         rows: list[tuple[int, int, int, int, int, int]] = []
         while start + EPB_HEADER_BYTES <= end and len(rows) < max_packets:
             kind, total, interface, high, low, caplen, wirelen = head(buffer, start)
             data = start + 28
             options = data + ((caplen + 3) & ~3)
             after = start + total
-            if kind != EPB or options + 4 > after or interface >= count or caplen > limit or after > end or total & 3:
+            if kind != EPB or options + 4 > after or interface >= count or after > end or total & 3:
                 break
             row = section[interface]
             room -= caplen
-            if tail(buffer, after - 4)[0] != total or (rows and (row[0] != linktype or room < 0)):
+            if tail(buffer, after - 4)[0] != total or caplen > row[1] or (rows and (row[0] != linktype or room < 0)):
                 break
             linktype, _snaplen, multiplier, divisor, offset_ns = row
             direction = 0 if options + 4 == after else self._direction(options, after - 4)
@@ -300,7 +302,7 @@ class PcapngReader(CaptureReader):
     def _simple_packet(self, block: Block) -> Record:
         (wirelen,) = self._words(block.body, 1)
         row = self._interface(0)
-        caplen = min(wirelen, row.snaplen or max_caplen(row.linktype))
+        caplen = min(wirelen, row.snaplen)
         self._check_caplen(block, row, caplen, block.body + 4)
         return Record(self._number, 0, wirelen, self._bytes(block.body + 4, caplen), row.linktype, self._first_interface)
 
@@ -312,7 +314,7 @@ class PcapngReader(CaptureReader):
         return section[index]
 
     def _check_caplen(self, block: Block, row: InterfaceLayout, caplen: int, data: int) -> None:
-        most, room = max_caplen(row.linktype), block.body_end - data
+        most, room = row.snaplen, block.body_end - data
         at = self._stream.offset
         if caplen > most:
             self._damaged(f"impossible length of packet {self._number}", at, f"at most {most} captured bytes", f"{caplen}")
