@@ -126,30 +126,37 @@ class VerifierResult:
 
 
 class InsnAux:
-    """What the walk learned of one instruction (struct bpf_insn_aux_data); the source of ``program.InsnFacts``."""
+    """What is known of one instruction (struct bpf_insn_aux_data); the source of ``program.InsnFacts``.
+
+    Found before the walk: ``prune_point``, ``jmp_point``, ``force_checkpoint``, ``calls_callback`` (control flow),
+    ``live_regs_before`` (mask), ``scc`` (loop number), ``map_index`` and ``map_off`` (LD_IMM64), fastcall marks. Found by
+    the walk: the rest. ``ptr_type``: NOT_INIT until an access is seen, then the register type. ``facts_kind``: base kind of
+    the pointer (state.PTR_TO_*), -1 where paths differ. ``seen``: how often walked, speculatively or not.
+    """
 
     __slots__ = (
         "alu_state",
         "alu_limit",
-        "arg_prog",
+        "calls_callback",
         "call_with_percpu_alloc_ptr",
         "const_key",
-        "force_checkpoint",
+        "facts_kind",
+        "facts_map",
         "fastcall_pattern",
+        "fastcall_spills_num",
+        "force_checkpoint",
         "jmp_point",
         "live_regs_before",
         "loop_inline",
         "map_index",
         "map_key_state",
+        "map_off",
         "map_ptr",
         "map_ptr_state",
-        "map_off",
         "nospec",
         "nospec_result",
-        "orig_idx",
         "prune_point",
         "ptr_type",
-        "calls_callback",
         "sanitize_stack_spill",
         "scc",
         "seen",
@@ -159,15 +166,29 @@ class InsnAux:
     )
 
     def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, 0)
-        self.ptr_type: int = 0  # NOT_INIT until an access is seen; then the register type, or -1 where paths differ
-        self.map_ptr: MapInfo | None = None
-        self.map_index: int = -1
+        self.alu_state = self.alu_limit = 0
+        self.calls_callback = self.force_checkpoint = self.jmp_point = self.prune_point = False
+        self.call_with_percpu_alloc_ptr = False
         self.const_key: int | None = None
+        self.facts_kind = 0
+        self.facts_map = -1
+        self.fastcall_pattern = False
+        self.fastcall_spills_num = 0
+        self.live_regs_before = 0
+        self.loop_inline: Any = None
+        self.map_index = -1
+        self.map_key_state: Any = 0
+        self.map_off = 0
+        self.map_ptr: MapInfo | None = None
+        self.map_ptr_state: Any = 0
+        self.nospec = self.nospec_result = False
+        self.ptr_type = 0
+        self.sanitize_stack_spill = False
+        self.scc = 0
+        self.seen = 0
         self.stack_off: int | None = None
-        self.seen: int = 0
         self.storage: dict[str, Any] | None = None
+        self.zext_dst = False
 
 
 @dataclass(slots=True)
@@ -229,6 +250,19 @@ class VerifierEnv:
         self.seen_direct_write = False
         self.seen_exception = False
         self.extra: dict[str, Any] = {}
+        # exploration (check, path, prune, precision)
+        self.jmps_processed = 0
+        self.prev_jmps_processed = 0
+        self.prev_insn_processed = 0
+        self.explored_states_size = 0
+        self.free_list_size = 0
+        self.num_backedges = 0
+        self.explore_alu_limits = False
+        self.cur_hist_ent: Any = None  # the entry of the current instruction in cur_state.jmp_history, or None
+        self.liveness: Any = None  # verifier.liveness.StackLiveness
+        self.successors: list[tuple[int, ...]] = []  # of every instruction, within its function
+        self.postorder: list[int] = []
+        self.scc_visits: dict[tuple[tuple[int, ...], int], Any] = {}  # (callsites, loop) -> prune.SccVisit
 
     def new_id(self) -> int:
         """++env->id_gen: ids are never 0."""

@@ -290,6 +290,9 @@ class VerifierState:
         "may_goto_depth",
         "equal_state",
         "insn_hist_start",
+        "hit_cnt",
+        "miss_cnt",
+        "in_free_list",
     )
 
     def __init__(self) -> None:
@@ -306,6 +309,8 @@ class VerifierState:
         self.dfs_depth = self.callback_unroll_depth = self.may_goto_depth = 0
         self.equal_state: VerifierState | None = None
         self.insn_hist_start = 0
+        self.hit_cnt = self.miss_cnt = 0  # of a checkpoint: how often it pruned a path, how often it did not
+        self.in_free_list = False
 
     def copy(self) -> VerifierState:
         """A state of its own, sharing registers and slots; ``jmp_history`` starts empty and ``branches`` at 0."""
@@ -320,6 +325,8 @@ class VerifierState:
         s.jmp_history = []
         s.dfs_depth, s.callback_unroll_depth = self.dfs_depth, self.callback_unroll_depth
         s.may_goto_depth, s.equal_state, s.insn_hist_start = self.may_goto_depth, self.equal_state, self.insn_hist_start
+        s.hit_cnt = s.miss_cnt = 0
+        s.in_free_list = False
         return s
 
 

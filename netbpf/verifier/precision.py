@@ -1,0 +1,507 @@
+"""Which scalars matter exactly: precision marks, chased backwards along the path that was walked.
+
+A scalar is imprecise until a rule depends on its bounds. Then every scalar it was computed from, back through the history
+of jumps and the chain of checkpoints, is marked precise in those checkpoints, so that pruning compares its bounds.
+Here live the history of jumps (``push_jmp_history``), the backwards walk (``mark_chain_precision``) and its log lines.
+Checks nothing; never refuses a program on purpose.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from netbpf.errors import InternalError
+from netbpf.isa.instruction import Instruction
+from netbpf.isa.opcodes import (
+    BPF_ABS,
+    BPF_ALU,
+    BPF_ALU64,
+    BPF_ATOMIC,
+    BPF_CALL,
+    BPF_END,
+    BPF_EXIT,
+    BPF_IND,
+    BPF_JMP,
+    BPF_LD,
+    BPF_LDX,
+    BPF_LOAD_ACQ,
+    BPF_MOV,
+    BPF_NEG,
+    BPF_PSEUDO_CALL,
+    BPF_PSEUDO_KFUNC_CALL,
+    BPF_REG_FP,
+    BPF_ST,
+    BPF_STX,
+    BPF_X,
+)
+from netbpf.verifier.env import BPF_LOG_LEVEL2, VerifierEnv
+from netbpf.verifier.log import print_verifier_state, verbose, verbose_insn
+from netbpf.verifier.path import BPF_MAIN_FUNC
+from netbpf.verifier.state import (
+    MAX_CALL_FRAMES,
+    SCALAR_VALUE,
+    STACK_SPILL,
+    FuncState,
+    RegState,
+    StackSlot,
+    VerifierState,
+)
+from netbpf.verifier.structure import find_subprog, is_sync_callback_calling_insn
+
+# JmpHistoryEntry.flags: frame number | slot << 3 | what the instruction did
+INSN_F_FRAMENO_MASK: Final = 0x7
+INSN_F_SPI_MASK: Final = 0x3F
+INSN_F_SPI_SHIFT: Final = 3
+INSN_F_STACK_ACCESS: Final = 1 << 9
+INSN_F_DST_REG_STACK: Final = 1 << 10  # the left operand of a comparison is no scalar
+INSN_F_SRC_REG_STACK: Final = 1 << 11
+
+REGMASK_ARGS: Final = 0x3E  # r1-r5
+REGMASK_R0: Final = 1
+
+
+class LinkedReg(NamedTuple):
+    """A register or spilled scalar that shares an id with another: ``num`` is a register number, or a slot's."""
+
+    frameno: int
+    is_reg: bool
+    num: int
+
+
+class JmpHistoryEntry(NamedTuple):
+    """One instruction of the path that needs remembering: a jump arrived here, or it touched the stack, or linked scalars."""
+
+    idx: int
+    prev_idx: int
+    flags: int
+    linked_regs: tuple[LinkedReg, ...]
+
+
+def insn_stack_access_flags(frameno: int, spi: int) -> int:
+    """The history flags of an access to slot ``spi`` of frame ``frameno``."""
+    return INSN_F_STACK_ACCESS | spi << INSN_F_SPI_SHIFT | frameno
+
+
+def push_jmp_history(env: VerifierEnv, cur: VerifierState, insn_flags: int = 0, linked_regs: tuple[LinkedReg, ...] = ()) -> None:
+    """Remember the current instruction in ``cur``'s history; a second call for it adds to the entry."""
+    entry = env.cur_hist_ent
+    if entry is not None:
+        entry = entry._replace(flags=entry.flags | insn_flags, linked_regs=linked_regs)
+        cur.jmp_history[-1] = entry
+    else:
+        entry = JmpHistoryEntry(env.insn_idx, env.prev_insn_idx, insn_flags, linked_regs)
+        cur.jmp_history.append(entry)
+    env.cur_hist_ent = entry
+
+
+# --- what is being looked for ------------------------------------------------------------------------------------
+
+
+class Backtrack:
+    """Registers and slots still looked for, one bit mask each per frame; ``frame`` is where the walk stands."""
+
+    __slots__ = ("frame", "regs", "slots")
+
+    def __init__(self, frame: int) -> None:
+        self.frame = frame
+        self.regs = [0] * MAX_CALL_FRAMES
+        self.slots = [0] * MAX_CALL_FRAMES
+
+    def empty(self) -> bool:
+        return not any(self.regs) and not any(self.slots)
+
+    def exit_subprog(self) -> None:
+        if self.frame == 0:
+            raise InternalError("verifier: backtracking left the outermost frame")
+        self.frame -= 1
+
+    def enter_subprog(self) -> None:
+        if self.frame == MAX_CALL_FRAMES - 1:
+            raise InternalError("verifier: backtracking entered too many frames")
+        self.frame += 1
+
+
+def fmt_reg_mask(mask: int) -> str:
+    """``r1,r6``."""
+    return ",".join(f"r{i}" for i in range(mask.bit_length()) if mask >> i & 1)
+
+
+def fmt_stack_mask(mask: int) -> str:
+    """``-8,-24``: offsets from the frame pointer."""
+    return ",".join(str(-8 * (i + 1)) for i in range(mask.bit_length()) if mask >> i & 1)
+
+
+def _bits(mask: int) -> list[int]:
+    return [i for i in range(mask.bit_length()) if mask >> i & 1]
+
+
+def _sync_linked_regs(bt: Backtrack, hist: JmpHistoryEntry | None) -> None:
+    """When one of the scalars linked at this instruction is looked for, all of them are."""
+    if hist is None or not hist.linked_regs:
+        return
+    regs, slots = bt.regs, bt.slots
+    linked = hist.linked_regs
+    if not any((regs if is_reg else slots)[frameno] >> num & 1 for frameno, is_reg, num in linked):
+        return
+    for frameno, is_reg, num in linked:
+        (regs if is_reg else slots)[frameno] |= 1 << num
+
+
+# --- one instruction backwards -------------------------------------------------------------------------------------
+# Each returns False where it cannot tell, and everything has to be precise.
+
+
+def _back_alu(insn: Instruction, bt: Backtrack) -> bool:
+    dst, frame = 1 << insn.dst, bt.frame
+    if not bt.regs[frame] & dst:
+        return True
+    op = insn.code & 0xF0
+    if op in (BPF_END, BPF_NEG):
+        return True
+    if op == BPF_MOV:
+        bt.regs[frame] &= ~dst
+    if insn.code & BPF_X and insn.src != BPF_REG_FP:
+        bt.regs[frame] |= 1 << insn.src
+    return True
+
+
+def _back_load(insn: Instruction, hist: JmpHistoryEntry | None, bt: Backtrack) -> bool:
+    dst = 1 << insn.dst
+    if not bt.regs[bt.frame] & dst:
+        return True
+    bt.regs[bt.frame] &= ~dst
+    if hist is not None and hist.flags & INSN_F_STACK_ACCESS:
+        bt.slots[hist.flags & INSN_F_FRAMENO_MASK] |= 1 << (hist.flags >> INSN_F_SPI_SHIFT & INSN_F_SPI_MASK)
+    return True
+
+
+def _back_store(insn: Instruction, hist: JmpHistoryEntry | None, bt: Backtrack) -> bool:
+    if bt.regs[bt.frame] >> insn.dst & 1:
+        return False
+    if hist is None or not hist.flags & INSN_F_STACK_ACCESS:
+        return True
+    frameno = hist.flags & INSN_F_FRAMENO_MASK
+    slot = 1 << (hist.flags >> INSN_F_SPI_SHIFT & INSN_F_SPI_MASK)
+    if not bt.slots[frameno] & slot:
+        return True
+    bt.slots[frameno] &= ~slot
+    if insn.code & 7 == BPF_STX:
+        bt.regs[bt.frame] |= 1 << insn.src
+    return True
+
+
+def _expect(bt: Backtrack, regs_mask: int, what: str) -> None:
+    """Only registers of ``regs_mask`` may still be looked for in this frame."""
+    if bt.regs[bt.frame] & ~regs_mask:
+        raise InternalError(f"verifier: backtracking {what} unexpected regs {bt.regs[bt.frame]:x}")
+
+
+def _back_pseudo_call(env: VerifierEnv, idx: int, insn: Instruction, bt: Backtrack) -> bool:
+    """Out of the callee: a static one leaves its arguments to the caller; a global one is opaque and sets r0."""
+    frame = bt.frame
+    subprog = find_subprog(env, idx + insn.imm + 1)
+    if env.subprogs[subprog].is_global:
+        _expect(bt, ~REGMASK_ARGS, "global subprog")
+        bt.regs[frame] &= ~REGMASK_R0
+        return True
+    _expect(bt, REGMASK_ARGS, "static subprog")
+    bt.exit_subprog()
+    bt.regs[bt.frame] |= bt.regs[frame] & REGMASK_ARGS
+    bt.regs[frame] = 0
+    return True
+
+
+def _back_call(env: VerifierEnv, idx: int, subseq_idx: int, insn: Instruction, bt: Backtrack) -> bool:
+    if insn.src == BPF_PSEUDO_CALL:
+        return _back_pseudo_call(env, idx, insn, bt)
+    if idx != subseq_idx - 1 and is_sync_callback_calling_insn(insn):
+        _expect(bt, REGMASK_ARGS, "callback")
+        bt.regs[bt.frame] = 0  # a callback's arguments come from the helper
+        bt.exit_subprog()
+        return True
+    if insn.src == BPF_PSEUDO_KFUNC_CALL and insn.imm == 0:
+        return False
+    bt.regs[bt.frame] &= ~REGMASK_R0
+    _expect(bt, ~REGMASK_ARGS, "call")
+    return True
+
+
+def _back_exit(env: VerifierEnv, subseq_idx: int, bt: Backtrack) -> bool:
+    """Into a callee or callback from behind; r0 is looked for there only when a call returned it."""
+    if subseq_idx >= 0 and env.insn_aux[subseq_idx].calls_callback:
+        bt.regs[bt.frame] &= ~REGMASK_ARGS
+    _expect(bt, ~REGMASK_ARGS, "exit")
+    caller = env.insns[subseq_idx - 1] if subseq_idx >= 1 else None
+    from_call = caller is not None and caller.code == BPF_JMP | BPF_CALL and caller.src == BPF_PSEUDO_CALL
+    r0_precise = from_call and bt.regs[bt.frame] & REGMASK_R0
+    bt.regs[bt.frame] &= ~REGMASK_R0
+    bt.enter_subprog()
+    if r0_precise:
+        bt.regs[bt.frame] |= REGMASK_R0
+    return True
+
+
+def _back_compare(insn: Instruction, hist: JmpHistoryEntry | None, bt: Backtrack) -> bool:
+    if not insn.code & BPF_X:
+        return True
+    dst, src = 1 << insn.dst, 1 << insn.src
+    if not bt.regs[bt.frame] & (dst | src):
+        return True
+    flags = hist.flags if hist is not None else 0
+    if not flags & INSN_F_SRC_REG_STACK:
+        bt.regs[bt.frame] |= src
+    if not flags & INSN_F_DST_REG_STACK:
+        bt.regs[bt.frame] |= dst
+    return True
+
+
+def _back_ld(insn: Instruction, bt: Backtrack) -> bool:
+    dst = 1 << insn.dst
+    if not bt.regs[bt.frame] & dst:
+        return True
+    bt.regs[bt.frame] &= ~dst
+    return insn.code & 0xE0 not in (BPF_ABS, BPF_IND)
+
+
+def is_atomic_load_insn(insn: Instruction) -> bool:
+    return insn.code & 0xE7 == BPF_STX | BPF_ATOMIC and insn.imm == BPF_LOAD_ACQ
+
+
+def backtrack_insn(env: VerifierEnv, idx: int, subseq_idx: int, hist: JmpHistoryEntry | None, bt: Backtrack) -> bool:
+    """From what is looked for after instruction ``idx`` to what is looked for before it; False where it cannot tell.
+
+    ``subseq_idx`` is the instruction that ran next.
+    """
+    insn = env.insns[idx]
+    code = insn.code
+    if code == 0:  # the second half of ld_imm64
+        return True
+    if env.log_level & BPF_LOG_LEVEL2:
+        regs, slots = fmt_reg_mask(bt.regs[bt.frame]), fmt_stack_mask(bt.slots[bt.frame])
+        verbose(env, f"mark_precise: frame{bt.frame}: regs={regs} stack={slots} before {idx}: ")
+        verbose_insn(env, idx)
+    _sync_linked_regs(bt, hist)
+    known = _back_by_class(env, idx, subseq_idx, insn, hist, bt)
+    if known and hist is not None and hist.linked_regs:
+        _sync_linked_regs(bt, hist)
+    return known
+
+
+def _back_by_class(
+    env: VerifierEnv, idx: int, subseq_idx: int, insn: Instruction, hist: JmpHistoryEntry | None, bt: Backtrack
+) -> bool:
+    cls = insn.code & 7
+    if cls in (BPF_ALU64, BPF_ALU):
+        return _back_alu(insn, bt)
+    if cls == BPF_LDX or is_atomic_load_insn(insn):
+        return _back_load(insn, hist, bt)
+    if cls in (BPF_STX, BPF_ST):
+        return _back_store(insn, hist, bt)
+    if cls == BPF_LD:
+        return _back_ld(insn, bt)
+    op = insn.code & 0xF0
+    if op == BPF_CALL:
+        return _back_call(env, idx, subseq_idx, insn, bt)
+    if op == BPF_EXIT:
+        return _back_exit(env, subseq_idx, bt)
+    return _back_compare(insn, hist, bt)
+
+
+# --- the whole path backwards --------------------------------------------------------------------------------------
+
+
+def get_prev_insn_idx(st: VerifierState, i: int, history: int) -> tuple[int, int]:
+    """The instruction that ran before ``i`` within ``st``, and the history left; (-1, ...) at the state's beginning."""
+    entries = st.jmp_history
+    if i == st.first_insn_idx and (history == 0 or (history == 1 and entries[0].idx == i)):
+        return -1, history
+    if history and entries[history - 1].idx == i:
+        return entries[history - 1].prev_idx, history - 1
+    return i - 1, history
+
+
+def _precise(reg: RegState) -> RegState:
+    copy = reg.copy()
+    copy.precise = True
+    return copy
+
+
+def is_spilled_scalar(slot: StackSlot) -> bool:
+    return slot.slot_type[7] == STACK_SPILL and slot.spilled_ptr.type == SCALAR_VALUE
+
+
+def _mark_frame(func: FuncState, fr: int, bt: Backtrack) -> bool:
+    """Mark in one frame of a checkpoint what is looked for, and look no further for what was marked already."""
+    changed = False
+    regs, mask = func.regs, bt.regs[fr]
+    for i in _bits(mask):
+        reg = regs[i]
+        if reg.type != SCALAR_VALUE or reg.precise:
+            mask &= ~(1 << i)
+        else:
+            regs[i] = _precise(reg)
+            changed = True
+    bt.regs[fr] = mask
+    mask = bt.slots[fr]
+    for i in _bits(mask):
+        slot = func.stack[i]
+        if not is_spilled_scalar(slot) or slot.spilled_ptr.precise:
+            mask &= ~(1 << i)
+        else:
+            func.stack[i] = StackSlot(slot.slot_type, _precise(slot.spilled_ptr))
+            changed = True
+    bt.slots[fr] = mask
+    return changed
+
+
+def _mark_checkpoint(env: VerifierEnv, st: VerifierState, bt: Backtrack) -> bool:
+    changed = False
+    for fr in range(bt.frame, -1, -1):
+        if bt.regs[fr] or bt.slots[fr]:
+            changed |= _mark_frame(st.frame[fr], fr, bt)
+        if env.log_level & BPF_LOG_LEVEL2:
+            regs, slots = fmt_reg_mask(bt.regs[fr]), fmt_stack_mask(bt.slots[fr])
+            verbose(env, f"mark_precise: frame{fr}: parent state regs={regs} stack={slots}: ")
+            print_verifier_state(env, st, fr, True)
+    return changed
+
+
+def _mark_entry(st: VerifierState, bt: Backtrack) -> bool:
+    """At the entry of a global function only its arguments may still be looked for; they are marked in ``st``."""
+    frame = st.frame[0]
+    entered_globally = st.curframe == 0 and frame.subprogno > 0 and frame.callsite == BPF_MAIN_FUNC
+    if not entered_globally or bt.slots[bt.frame] or bt.regs[bt.frame] & ~REGMASK_ARGS:
+        raise InternalError(f"verifier: backtracking func entry subprog {frame.subprogno} reg_mask {bt.regs[bt.frame]:x}")
+    changed = False
+    for i in _bits(bt.regs[bt.frame]):
+        if frame.regs[i].type == SCALAR_VALUE:
+            frame.regs[i] = _precise(frame.regs[i])
+            changed = True
+    return changed
+
+
+def mark_chain_precision(env: VerifierEnv, regno: int) -> None:
+    """The bounds of scalar ``regno`` of the current frame decide something: mark all they came from."""
+    if not env.bpf_capable:
+        return
+    cur = env.cur_state
+    assert cur is not None
+    bt = Backtrack(cur.curframe)
+    if regno >= 0:
+        if cur.frame[cur.curframe].regs[regno].type != SCALAR_VALUE:
+            raise InternalError("verifier: backtracking misuse")
+        bt.regs[bt.frame] = 1 << regno
+    mark_chain_precision_batch(env, cur, bt)
+
+
+def mark_chain_precision_batch(env: VerifierEnv, starting_state: VerifierState, bt: Backtrack) -> bool:
+    """Chase everything in ``bt`` from the end of ``starting_state`` backwards; True when a checkpoint's mark changed."""
+    if not env.bpf_capable or bt.empty():
+        return False
+    st, last_idx, subseq_idx = starting_state, starting_state.insn_idx, -1
+    skip_first, changed = True, False
+    while True:
+        if env.log_level & BPF_LOG_LEVEL2:
+            indices = f"last_idx {last_idx} first_idx {st.first_insn_idx} subseq_idx {subseq_idx}"
+            verbose(env, f"mark_precise: frame{bt.frame}: {indices} \n")
+        if last_idx < 0:
+            return _mark_entry(st, bt) or changed
+        if not _walk_state(env, st, last_idx, subseq_idx, skip_first, bt):
+            mark_all_scalars_precise(env, starting_state)
+            return changed
+        if bt.empty():
+            return changed
+        skip_first, subseq_idx = False, st.first_insn_idx
+        if st.parent is None:
+            break
+        st = st.parent
+        changed |= _mark_checkpoint(env, st, bt)
+        if bt.empty():
+            return changed
+        last_idx = st.last_insn_idx
+    mark_all_scalars_precise(env, starting_state)
+    return changed
+
+
+def _walk_state(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int, skip_first: bool, bt: Backtrack) -> bool:
+    """Walk ``st``'s instructions backwards from ``i`` until nothing is looked for; False where that cannot be told."""
+    entries, history = st.jmp_history, len(st.jmp_history)
+    while True:
+        if skip_first:
+            skip_first = False
+        else:
+            hist = entries[history - 1] if history and entries[history - 1].idx == i else None
+            if not backtrack_insn(env, i, subseq_idx, hist, bt):
+                return False
+            if bt.empty():
+                return True
+        subseq_idx = i
+        i, history = get_prev_insn_idx(st, i, history)
+        if i < 0:
+            return True
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+def mark_all_scalars_precise(env: VerifierEnv, st: VerifierState) -> None:
+    """Where backtracking lost track: every scalar of every checkpoint before ``st`` is precise."""
+    verbose_2 = bool(env.log_level & BPF_LOG_LEVEL2)
+    if verbose_2:
+        verbose(env, f"mark_precise: frame{st.curframe}: falling back to forcing all scalars precise\n")
+    parent = st.parent
+    while parent is not None:
+        for i in range(parent.curframe + 1):
+            _force_frame(env, parent.frame[i], i, verbose_2)
+        parent = parent.parent
+
+
+def _force_frame(env: VerifierEnv, func: FuncState, frameno: int, verbose_2: bool) -> None:
+    for j in range(BPF_REG_FP):
+        reg = func.regs[j]
+        if reg.type == SCALAR_VALUE and not reg.precise:
+            func.regs[j] = _precise(reg)
+            if verbose_2:
+                verbose(env, f"force_precise: frame{frameno}: forcing r{j} to be precise\n")
+    for j, slot in enumerate(func.stack):
+        if is_spilled_scalar(slot) and not slot.spilled_ptr.precise:
+            func.stack[j] = StackSlot(slot.slot_type, _precise(slot.spilled_ptr))
+            if verbose_2:
+                verbose(env, f"force_precise: frame{frameno}: forcing fp{-(j + 1) * 8} to be precise\n")
+
+
+def _imprecise(reg: RegState) -> RegState:
+    copy = reg.copy()
+    copy.precise = False
+    return copy
+
+
+def mark_all_scalars_imprecise(st: VerifierState) -> None:
+    """Forget every mark in ``st``: a new checkpoint starts to earn its own."""
+    for func in st.frame:
+        regs = func.regs
+        for j in range(BPF_REG_FP):
+            reg = regs[j]
+            if reg.precise and reg.type == SCALAR_VALUE:
+                regs[j] = _imprecise(reg)
+        for j, slot in enumerate(func.stack):
+            if slot.spilled_ptr.precise and is_spilled_scalar(slot):
+                func.stack[j] = StackSlot(slot.slot_type, _imprecise(slot.spilled_ptr))
+
+
+def propagate_precision(env: VerifierEnv, old: VerifierState, cur: VerifierState) -> bool:
+    """``cur`` equals the checkpoint ``old``: what must be precise there must be precise on ``cur``'s path too.
+
+    True when a mark changed.
+    """
+    bt = Backtrack(cur.curframe)
+    for fr in range(old.curframe, -1, -1):
+        func = old.frame[fr]
+        regs = [i for i in range(BPF_REG_FP) if func.regs[i].precise and func.regs[i].type == SCALAR_VALUE]
+        slots = [i for i, slot in enumerate(func.stack) if slot.spilled_ptr.precise and is_spilled_scalar(slot)]
+        bt.regs[fr] = sum(1 << i for i in regs)
+        bt.slots[fr] = sum(1 << i for i in slots)
+        if (regs or slots) and env.log_level & BPF_LOG_LEVEL2:
+            names = [f"r{i}" for i in regs] + [f"fp{-8 * (i + 1)}" for i in slots]
+            verbose(env, f"frame {fr}: propagating {','.join(names)}\n")
+    return mark_chain_precision_batch(env, cur, bt)
