@@ -1,0 +1,72 @@
+"""``SimHost``: a machine of our own, with processes, maps, programs. Needs no privilege and no Linux."""
+
+from __future__ import annotations
+
+from netbpf.abi.caps import ALL_CAPS
+from netbpf.env import Env, SystemEnv
+from netbpf.host.memory import Buffers, UserMemory
+from netbpf.host.sim.machine import Machine, Sysctl, Task
+from netbpf.host.sim.objects import Console
+from netbpf.host.sim.pin_commands import make_directory, unlink
+from netbpf.host.sim.process import SimProcess
+
+
+class SimHost:
+    """``env``: its clocks and random numbers. ``n_cpus``: copies of per-CPU values. ``engine``: which engine runs programs
+    (None: the best there is). ``unprivileged_bpf_disabled``: the sysctl, 0, 1 or 2. ``memory_bytes``: what all maps together
+    may take before ENOMEM."""
+
+    name = "sim"
+
+    def __init__(
+        self,
+        *,
+        env: Env | None = None,
+        n_cpus: int = 1,
+        engine: str | None = None,
+        unprivileged_bpf_disabled: int = 2,
+        memory_bytes: int | None = None,
+    ) -> None:
+        sysctl = Sysctl(unprivileged_bpf_disabled=unprivileged_bpf_disabled)
+        self.machine = Machine(env or SystemEnv(), n_cpus, memory_bytes, engine, sysctl)
+
+    def process(
+        self, *, caps: frozenset[str] | None = None, memory: UserMemory | None = None, uid: int = 0, nofile: int = 1024
+    ) -> SimProcess:
+        """A new process with descriptors 0, 1, 2 open. ``caps`` None means all of them; ``memory`` what its attr addresses mean
+        (None: this interpreter's own addresses where the system lets us read them safely, else an empty table of buffers)."""
+        task = Task(self.machine, ALL_CAPS if caps is None else caps, memory or default_memory(), uid=uid)
+        task.fds.limit = nofile
+        for _ in range(3):
+            task.adopt(Console())
+        return SimProcess(task)
+
+    # --- the bpf file system --------------------------------------------------------------------------------------------
+    def mkdir(self, path: str) -> None:
+        """A directory below /sys/fs/bpf. Raises BpfError."""
+        make_directory(self.machine, path)
+
+    def unlink(self, path: str) -> None:
+        """Remove a pinned name. Raises BpfError."""
+        unlink(self.machine, path)
+
+    # --- what is alive ----------------------------------------------------------------------------------------------------
+    def map_ids(self) -> list[int]:
+        """Ids of every live map."""
+        return sorted(obj.id for obj in self.machine.maps)
+
+    def prog_ids(self) -> list[int]:
+        """Ids of every loaded program."""
+        return sorted(obj.id for obj in self.machine.progs)
+
+
+def default_memory() -> UserMemory:
+    """Own addresses by the one door to real system calls, where it opens."""
+    import sys
+
+    if sys.platform == "linux":
+        from netbpf.host.linux.memory import OwnMemory, is_available
+
+        if is_available():
+            return OwnMemory()
+    return Buffers()

@@ -1,0 +1,190 @@
+"""Kernel objects of the simulated machine: reference counts, ids, and what letting the last reference go does.
+
+Knows no descriptor and no command. An object is held by open files, by pins, by programs (their maps), by sockets (their
+filter); it leaves its table when the last of them lets go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, Generic, TypeVar
+
+from netbpf.abi.info import ProgInfo
+from netbpf.isa.instruction import Program
+from netbpf.maps.spec import MapSpec
+from netbpf.maps.storage import MapBase
+from netbpf.program import VerifiedProgram
+
+ID_MAX: Final = 0x7FFF_FFFF
+
+
+class KObject:
+    """Refcounted. ``refs`` starts at 1: whoever makes it holds it."""
+
+    __slots__ = ("refs",)
+    file_kind: str = "anon"  # what /proc/self/fd would show
+
+    def __init__(self) -> None:
+        self.refs = 1
+
+    def hold(self) -> None:
+        self.refs += 1
+
+    def drop(self) -> None:
+        """Let one reference go; the last one releases."""
+        self.refs -= 1
+        if not self.refs:
+            self.release()
+
+    def release(self) -> None:
+        """Leave the machine. Called once."""
+
+    # A file of this object: user space's own share of the references, which some maps care for.
+    def file_opened(self) -> None:
+        """An open file or a pin holds the object from now on."""
+        self.hold()
+
+    def file_closed(self) -> None:
+        """It no longer does."""
+        self.drop()
+
+
+T = TypeVar("T", bound="IdObject")
+
+
+class IdObject(KObject):
+    """An object with an id in a table of the machine."""
+
+    __slots__ = ("id", "_table")
+
+    def __init__(self, table: IdTable[Any]) -> None:
+        super().__init__()
+        self._table = table
+        self.id = table.add(self)
+
+    def release(self) -> None:
+        self._table.remove(self.id)
+
+
+class IdTable(Generic[T]):
+    """Objects by id. Ids are given in a rising cycle and not reused while the cycle lasts, as the kernel does."""
+
+    def __init__(self) -> None:
+        self._objects: dict[int, T] = {}
+        self._last = 0
+
+    def add(self, obj: T) -> int:
+        self._last = self._last % ID_MAX + 1
+        while self._last in self._objects:
+            self._last = self._last % ID_MAX + 1
+        self._objects[self._last] = obj
+        return self._last
+
+    def remove(self, obj_id: int) -> None:
+        del self._objects[obj_id]
+
+    def get(self, obj_id: int) -> T | None:
+        return self._objects.get(obj_id)
+
+    def next_id(self, start: int) -> int | None:
+        """The smallest id above ``start``."""
+        return min((i for i in self._objects if i > start), default=None)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._objects.values())
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+
+class MapObject(IdObject):
+    """A map: its live storage and what the system call keeps beside it. ``user_refs`` counts files and pins."""
+
+    __slots__ = ("map", "name", "btf", "btf_key_type_id", "btf_value_type_id", "user_refs", "inner", "held_values")
+    file_kind = "bpf-map"
+    map: MapBase
+
+    def __init__(self, table: IdTable[MapObject], name: bytes, btf: BtfObject | None) -> None:
+        super().__init__(table)
+        self.name, self.btf = name, btf
+        self.btf_key_type_id = self.btf_value_type_id = 0
+        self.user_refs = 0
+        self.held_values: dict[bytes, KObject] = {}  # key -> object, of kinds whose values are descriptors
+        if btf is not None:
+            btf.hold()
+
+    @property
+    def spec(self) -> MapSpec:
+        return self.map.spec
+
+    def file_opened(self) -> None:
+        self.user_refs += 1
+        self.hold()
+
+    def file_closed(self) -> None:
+        self.user_refs -= 1
+        self.drop()
+
+    def release(self) -> None:
+        super().release()
+        for value in self.held_values.values():
+            value.drop()
+        self.held_values.clear()
+        if self.btf is not None:
+            self.btf.drop()
+
+
+class ProgObject(IdObject):
+    """A loaded program. Holds its maps (and its BTF) until the last reference goes."""
+
+    __slots__ = ("program", "maps", "btf", "info", "insns", "runtime", "_unbound")
+    file_kind = "bpf-prog"
+
+    def __init__(
+        self,
+        table: IdTable[ProgObject],
+        program: VerifiedProgram,
+        maps: tuple[MapObject, ...],
+        insns: Program,
+        info: ProgInfo,
+        btf: BtfObject | None = None,
+    ) -> None:
+        super().__init__(table)
+        self.program, self.maps, self.insns, self.info, self.btf = program, maps, insns, info, btf
+        self.runtime: Any = None  # engine.base.Loaded, made when first run
+        self._unbound: set[int] = set()
+        for obj in maps:
+            obj.hold()
+        if btf is not None:
+            btf.hold()
+
+    def bind(self, obj: MapObject) -> None:
+        """BPF_PROG_BIND_MAP: hold one more map, once."""
+        if obj not in self.maps:
+            obj.hold()
+            self.maps += (obj,)
+
+    def release(self) -> None:
+        super().release()
+        for obj in self.maps:
+            obj.drop()
+        if self.btf is not None:
+            self.btf.drop()
+
+
+class BtfObject(IdObject):
+    """Loaded BTF: its blob."""
+
+    __slots__ = ("blob",)
+    file_kind = "btf"
+
+    def __init__(self, table: IdTable[BtfObject], blob: bytes) -> None:
+        super().__init__(table)
+        self.blob = blob
+
+
+class Console(KObject):
+    """What stands behind descriptors 0, 1 and 2 of a simulated process."""
+
+    __slots__ = ()
+    file_kind = "console"
