@@ -6,7 +6,7 @@ import errno
 import importlib
 from typing import Any, Final
 
-from netbpf.abi.maps import MapType
+from netbpf.abi.maps import MAP_KINDS, MapType
 from netbpf.errors import BpfError
 from netbpf.maps.check import check_spec
 from netbpf.maps.spec import MapSpec
@@ -16,8 +16,21 @@ from netbpf.maps.storage import DEFAULT_SEED, MapBase
 _CLASSES: Final[dict[int, tuple[str, str]]] = {
     MapType.HASH: ("hash", "HashMap"),
     MapType.ARRAY: ("array", "ArrayMap"),
+    MapType.PERCPU_HASH: ("percpu_hash", "PerCpuHashMap"),
+    MapType.PERCPU_ARRAY: ("percpu_array", "PerCpuArrayMap"),
+    MapType.LRU_HASH: ("lru_hash", "LruHashMap"),
+    MapType.LRU_PERCPU_HASH: ("lru_percpu_hash", "LruPerCpuHashMap"),
+    MapType.QUEUE: ("queue", "QueueMap"),
+    MapType.STACK: ("stack", "StackMap"),
+    MapType.BLOOM_FILTER: ("bloom_filter", "BloomFilterMap"),
+    MapType.LPM_TRIE: ("lpm_trie", "LpmTrieMap"),
+    MapType.PROG_ARRAY: ("prog_array", "ProgArrayMap"),
+    MapType.PERF_EVENT_ARRAY: ("perf_event_array", "PerfEventArrayMap"),
+    MapType.ARRAY_OF_MAPS: ("array_of_maps", "ArrayOfMapsMap"),
+    MapType.HASH_OF_MAPS: ("hash_of_maps", "HashOfMapsMap"),
+    MapType.RINGBUF: ("ringbuf", "RingBufMap"),
 }
-_SEEDED: Final = frozenset({MapType.HASH})
+_SEEDED: Final = frozenset(kind.type for kind in MAP_KINDS.values() if kind.family in ("hash", "fd_hash", "bloom"))
 
 
 def create(
@@ -38,8 +51,6 @@ def create(
     err = check_spec(spec, numa_nodes=numa_nodes)
     if err:
         raise BpfError(-err)
-    if spec.map_type not in _CLASSES:
-        raise BpfError(errno.EINVAL, f"map type {spec.map_type} cannot be created yet")
     module, name = _CLASSES[spec.map_type]
     kind: Any = getattr(importlib.import_module(f"netbpf.maps.{module}"), name)
     live: MapBase = kind(spec, n_cpus, map_id, seed) if spec.map_type in _SEEDED else kind(spec, n_cpus, map_id)

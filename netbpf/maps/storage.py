@@ -30,11 +30,12 @@ def map_anonymous(size_bytes: int) -> mmap.mmap:
 class MapBase:
     """Identity and memory of a live map. ``u32`` and ``u64`` view ``memory`` in words (index = byte offset / 4 or / 8)."""
 
-    __slots__ = ("_address", "_pin", "frozen", "map_id", "memory", "n_cpus", "spec", "u32", "u64")
+    __slots__ = ("_address", "_pin", "cpu_stride", "frozen", "map_id", "memory", "n_cpus", "spec", "u32", "u64")
     map_type: ClassVar[int]
 
     def __init__(self, spec: MapSpec, size_bytes: int, n_cpus: int, map_id: int) -> None:
         self.spec, self.n_cpus, self.map_id, self.frozen = spec, n_cpus, map_id, False
+        self.cpu_stride = 0  # bytes from a value's copy on one CPU to the next CPU's, 0 unless per-CPU
         self.memory = map_anonymous(round_up(size_bytes, 8))
         view = memoryview(self.memory)
         self.u32 = view.cast("I")
@@ -98,6 +99,10 @@ class MapBase:
         offset = self.lookup_quiet(key)
         if offset < 0:
             raise BpfError(errno.ENOENT)
+        return self.read_value(offset)
+
+    def read_value(self, offset: int) -> bytes:
+        """The value at ``offset`` (on CPU 0) as user space reads it."""
         return bytes(self.memory[offset : offset + self.spec.value_size])
 
     def lookup_quiet(self, key: bytes) -> int:

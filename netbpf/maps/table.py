@@ -63,7 +63,6 @@ class HashTable(MapBase):
         "_elems",
         "_hashes",
         "_mask",
-        "cpu_stride",
         "elem_size",
         "extra_off",
         "key_at",
@@ -83,13 +82,14 @@ class HashTable(MapBase):
         self.key_at = 8 + self.link_size
         self.key_end = self.key_at + spec.key_size
         self.slot_size = round_up(self.slot_bytes or spec.value_size, 8)
-        size_bytes = self._place(spec, n_cpus, n_buckets_for(max_entries), n_elems or max_entries + n_cpus, extra_bytes)
+        size_bytes, stride = self._place(spec, n_cpus, n_buckets_for(max_entries), n_elems or max_entries + n_cpus, extra_bytes)
         super().__init__(spec, size_bytes, n_cpus, map_id)
+        self.cpu_stride = stride
         zero_seed = bool(spec.map_flags & BPF_F_ZERO_SEED)
         self._write_header(max_entries, 0 if zero_seed else seed, HASH_JHASH if zero_seed else HASH_FOLD)
 
-    def _place(self, spec: MapSpec, n_cpus: int, n_buckets: int, n_elems: int, extra_bytes: int) -> int:
-        """Fix where everything lies; the bytes of it all. ``extra_bytes`` lie at ``extra_off``, for the kind's own use."""
+    def _place(self, spec: MapSpec, n_cpus: int, n_buckets: int, n_elems: int, extra_bytes: int) -> tuple[int, int]:
+        """Fix where everything lies: (bytes of it all, cpu_stride). ``extra_bytes``, the kind's own, lie at ``extra_off``."""
         self._mask = n_buckets - 1
         self.extra_off = round_up(SPARE_OFF + 4 * n_cpus, 64)
         buckets_off = self.extra_off + round_up(extra_bytes, 64)
@@ -98,12 +98,12 @@ class HashTable(MapBase):
         value_at = self.key_at + round_up(spec.key_size, 8)
         if not self.value_planes:
             self.elem_size = self.value_step = value_at + self.slot_size
-            self.value_off, self.cpu_stride = self._elems + value_at, 0
-            return self._elems + (n_elems + 1) * self.elem_size
+            self.value_off = self._elems + value_at
+            return self._elems + (n_elems + 1) * self.elem_size, 0
         self.elem_size, self.value_step = value_at, self.slot_size
         self.value_off = round_up(self._elems + (n_elems + 1) * self.elem_size, PAGE_SIZE)
-        self.cpu_stride = round_up((n_elems + 1) * self.value_step, PAGE_SIZE)
-        return self.value_off + n_cpus * self.cpu_stride
+        stride = round_up((n_elems + 1) * self.value_step, PAGE_SIZE)
+        return self.value_off + n_cpus * stride, stride
 
     def _write_header(self, max_entries: int, seed: int, hash_kind: int) -> None:
         u32, u64 = self.u32, self.u64
@@ -172,14 +172,6 @@ class HashTable(MapBase):
             slot = (elems + u32[slot] * size) >> 2
         u32[slot] = u32[at]
         u32[COUNT] -= 1
-
-    def is_linked(self, i: int) -> bool:
-        """Whether element *i* is in its bucket."""
-        u32 = self.u32
-        at = u32[self._buckets + (u32[self.word(i) + 1] & self._mask)]
-        while at and at != i:
-            at = u32[self.word(at)]
-        return bool(at)
 
     # --- what every kind of table does the same ---------------------------------------------------------------------
     def lookup(self, key: bytes, cpu: int = 0) -> int:
