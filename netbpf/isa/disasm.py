@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal
 
-from netbpf.ints import s8, u32
+from netbpf.ints import u32
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
 
@@ -103,7 +103,12 @@ def xlated_imm64(insn: Instruction, value: int) -> str | None:
     return None
 
 
-VERIFIER: Final = Names()
+def _verifier_call(insn: Instruction) -> str | None:
+    """The log calls kernel function 0 by an empty name; other kernel functions are named by BTF, which is not here."""
+    return "" if insn.src == op.BPF_PSEUDO_KFUNC_CALL and not insn.imm and not insn.off else None
+
+
+VERIFIER: Final = Names(call=_verifier_call)
 XLATED: Final = Names(imm64=xlated_imm64)
 _STYLES: Final = {"verifier": VERIFIER, "xlated": XLATED}
 
@@ -143,7 +148,7 @@ def helper_name(func_id: int) -> str | None:
     from netbpf.abi.helpers import HELPERS
 
     row = HELPERS.get(func_id)
-    return row.name if row is not None else None
+    return row.func_name if row is not None else None
 
 
 # --- one function per sentence; `letter` is w or r --------------------------------------------------------------------
@@ -272,6 +277,8 @@ def _gotol(i: Instruction, _n: Instruction | None, _names: Names) -> str:
 
 
 def _may_goto(i: Instruction, _n: Instruction | None, _names: Names) -> str:
+    if i.src:  # no flavour of JCOND but may_goto has a name
+        return f"({i.code:02x}) if r{i.dst} (null) 0x{u32(i.imm):x} goto pc{i.off:+d}"
     return f"({i.code:02x}) may_goto pc{i.off:+d}"
 
 
