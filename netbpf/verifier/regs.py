@@ -220,6 +220,31 @@ def reg_bounds_sanity_check(env: VerifierEnv, reg: RegState, ctx: str) -> None:
     __mark_reg_unbounded(reg)
 
 
+# --- predicates -------------------------------------------------------------------------------------------------
+
+
+def __is_pointer_value(allow_ptr_leaks: bool, reg: RegState) -> bool:
+    return not allow_ptr_leaks and reg.type != st.SCALAR_VALUE
+
+
+def is_pointer_value(env: VerifierEnv, regno: int) -> bool:
+    """The register holds what the program may not turn into a number."""
+    return not env.allow_ptr_leaks and cur_regs(env)[regno].type != st.SCALAR_VALUE
+
+
+def register_is_null(reg: RegState) -> bool:
+    return reg.type == st.SCALAR_VALUE and reg.var_off == st.TNUM_ZERO
+
+
+def is_reg_const(reg: RegState, subreg32: bool) -> bool:
+    """A scalar all of whose bits (of the low half) are known."""
+    return reg.type == st.SCALAR_VALUE and not reg.var_off.mask & (U32_MAX if subreg32 else U64_MAX)
+
+
+def reg_const_value(reg: RegState, subreg32: bool) -> int:
+    return reg.var_off.value & (U32_MAX if subreg32 else U64_MAX)
+
+
 # --- widths -----------------------------------------------------------------------------------------------------
 
 
