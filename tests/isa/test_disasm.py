@@ -118,10 +118,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _log(insns: list[I]) -> str:
     """The level-2 log of loading ``insns`` as a socket filter."""
     code = encode(insns)
-    held = [ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(1 << 17)]
+    buffer = ctypes.create_string_buffer
+    held = [buffer(code, len(code)), buffer(b"GPL"), buffer(1 << 17)]
     at = [ctypes.addressof(h) for h in held]
     attr = struct.pack("<IIQQIIQ", 1, len(insns), at[0], at[1], 2, 1 << 17, at[2]).ljust(160, b"\0")
-    fd = _libc.syscall({"x86_64": 321, "aarch64": 280}[os.uname().machine], 5, ctypes.create_string_buffer(attr, 160), 160)
+    fd = _libc.syscall({"x86_64": 321, "aarch64": 280}[os.uname().machine], 5, buffer(attr, 160), 160)
     if fd >= 0:
         os.close(fd)
     return ctypes.string_at(held[2]).decode("latin1")
@@ -132,11 +133,12 @@ _BEFORE = [I(0xBF, 6, 1), I(0x61, 7, 6), I(0xB7, 0), I(0xB7, 1, 0, 0, 1), I(0xB7
 _BRANCHES = [I(0x55, 7, 0, 4, 1), I(0x55, 7, 0, 2, 2), I(0x55, 7, 0, 0, 3)]
 _EXIT = I(0x95)
 _LIVE_LINE = re.compile(r"^ +(?:\d+ +)?10: [0-9.]{10} (.*)$", re.M)
-_FIELDS = [
-    (1, 0, 0, 0), (1, 2, 0, 0), (1, 0, 1, -1), (10, 0, -8, 16), (10, 2, -8, 0), (1, 0, 0, 32), (1, 2, 1, 0), (1, 2, 0, -5), (1, 2, 8, 0), (1, 2, 16, 0),
-    (1, 2, 32, 0), (1, 2, -1, 0), (1, 2, 1, 0x10002), (1, 2, 0, 1), (1, 2, 0, 0x41), (1, 2, 0, 0x51), (1, 2, 0, 0xA1), (1, 2, 0, 0xE1), (1, 2, 0, 0xF1),
-    (1, 2, 0, 0x100), (1, 2, 0, 0x110), (1, 2, 0, 0xE0), (1, 2, 0, 0xF0),
-]  # fmt: skip
+_FIELDS = [  # dst, src, off, imm
+    *((1, 0, 0, 0), (1, 2, 0, 0), (1, 0, 1, -1), (10, 0, -8, 16), (10, 2, -8, 0), (1, 0, 0, 32), (1, 2, 1, 0), (1, 2, 0, -5)),
+    *((1, 2, off, 0) for off in (8, 16, 32, -1)),
+    (1, 2, 1, 0x10002),
+    *((1, 2, 0, imm) for imm in (0x01, 0x40, 0x41, 0x50, 0x51, 0xA0, 0xA1, 0xE0, 0xE1, 0xF0, 0xF1, 0x100, 0x110)),
+]
 
 
 def _kernel_text(insn: I) -> str | None:
