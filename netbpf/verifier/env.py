@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from netbpf.btf import Btf
 from netbpf.isa.instruction import Instruction, Program
 from netbpf.maps.base import Map
 from netbpf.maps.spec import MapSpec
@@ -213,6 +214,7 @@ class SubprogInfo:
     keep_fastcall_stack: bool = False
     fastcall_stack_off: int = 0
     postorder_start: int = 0
+    func_type_id: int = 0  # its FUNC in the program's BTF
 
 
 class VerifierEnv:
@@ -259,6 +261,8 @@ class VerifierEnv:
         self.num_backedges = 0
         self.explore_alu_limits = False
         self.cur_hist_ent: Any = None  # the entry of the current instruction in cur_state.jmp_history, or None
+        self.do_print_state = False  # print the whole state before the next instruction
+        self.btf: Btf | None = None  # the program's BTF, when function or line records came with it
         self.liveness: Any = None  # verifier.liveness.StackLiveness
         self.successors: list[tuple[int, ...]] = []  # of every instruction, within its function
         self.postorder: list[int] = []
