@@ -6,6 +6,8 @@ Tables only; ``verifier.ctx`` applies them, engines read them. Offsets and width
     narrow   any naturally aligned 1, 2 or 4 bytes inside one of its 4-byte words
     word     exactly 4 bytes at a word's start
     dword    exactly 8 bytes at its start
+    start    1, 2 or 4 bytes at a word's start
+    port     a 16-bit member in a 4-byte word: its bytes, or the whole word
     bytes    any naturally aligned 1 to 8 bytes inside it (cb)
     byte     exactly 1 byte
 """
@@ -110,19 +112,19 @@ XDP_MD_FIELDS: Final[tuple[CtxField, ...]] = (
 
 BPF_SOCK_FIELDS: Final[tuple[CtxField, ...]] = (
     CtxField("bound_dev_if", 0, 4, "word", "4.10"),
-    CtxField("family", 4, 4, "narrow", "4.14"),
-    CtxField("type", 8, 4, "narrow", "4.14"),
-    CtxField("protocol", 12, 4, "narrow", "4.14"),
+    CtxField("family", 4, 4, "start", "4.14"),
+    CtxField("type", 8, 4, "start", "4.14"),
+    CtxField("protocol", 12, 4, "start", "4.14"),
     CtxField("mark", 16, 4, "word", "4.14"),
     CtxField("priority", 20, 4, "word", "4.14"),
-    CtxField("src_ip4", 24, 4, "narrow", "4.17"),
+    CtxField("src_ip4", 24, 4, "start", "4.17"),
     CtxField("src_ip6", 28, 16, "narrow", "4.17", 4),
     CtxField("src_port", 44, 4, "word", "4.17"),
-    CtxField("dst_port", 48, 2, "narrow", "5.1"),
-    CtxField("dst_ip4", 52, 4, "narrow", "5.1"),
+    CtxField("dst_port", 48, 4, "port", "5.1"),
+    CtxField("dst_ip4", 52, 4, "start", "5.1"),
     CtxField("dst_ip6", 56, 16, "narrow", "5.1", 4),
-    CtxField("state", 72, 4, "narrow", "5.1"),
-    CtxField("rx_queue_mapping", 76, 4, "word", "5.8"),
+    CtxField("state", 72, 4, "start", "5.1"),
+    CtxField("rx_queue_mapping", 76, 4, "start", "5.8"),
 )
 """struct bpf_sock, 80 bytes: what ``__sk_buff.sk`` points to."""
 
@@ -160,6 +162,9 @@ CTX_RULES: Final[dict[int, CtxRules]] = {
     ),
     ProgType.SCHED_CLS: _TC,
     ProgType.SCHED_ACT: _TC,
-    ProgType.XDP: CtxRules("xdp_md", frozenset(), frozenset({"rx_queue_index"}), dict(_PACKET)),
+    ProgType.XDP: CtxRules("xdp_md", frozenset({"egress_ifindex"}), frozenset(), dict(_PACKET)),
 }
 """Rules by program type."""
+
+SOCK_COMMON_HIDDEN: Final = _names("type protocol mark priority")
+"""Fields of struct bpf_sock that a sock_common (as opposed to a full socket) does not show."""
