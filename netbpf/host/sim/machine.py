@@ -43,6 +43,10 @@ class Machine:
     btfs: IdTable[BtfObject] = field(default_factory=IdTable)
     pins: dict[str, KObject | None] = field(default_factory=dict)  # None is a directory
 
+    def has_device(self, ifindex: int) -> bool:
+        """Whether a network device has this number."""
+        return ifindex == 1
+
     def memory_left(self) -> int | None:
         """Bytes a new map may take."""
         if self.memory_bytes is None:
@@ -120,8 +124,13 @@ class Call:
 
 
 def check_name(raw: bytes) -> bytes:
-    """bpf_obj_name_cpy: letters, digits, '_' and '.', ended by a NUL within the field. Raises BpfError(EINVAL)."""
+    """bpf_obj_name_cpy: letters (the kernel's ctype counts Latin-1's), digits, '_' and '.', ended by a NUL within the field.
+    Raises BpfError(EINVAL)."""
     name, nul, _ = raw.partition(b"\0")
-    if not nul or not all(chr(c).isascii() and (chr(c).isalnum() or c in b"_.") for c in name):
+    if not nul or not all(c in _NAME_BYTES for c in name):
         raise BpfError(errno.EINVAL)
     return name
+
+
+_LATIN = frozenset(range(0xC0, 0x100)) - {0xD7, 0xF7}
+_NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") | _LATIN

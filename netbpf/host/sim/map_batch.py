@@ -29,7 +29,7 @@ def map_lookup_batch(call: Call, attr: MapBatchAttr) -> int:
     if obj.spec.map_type not in _CAN_LOOKUP:
         raise BpfError(ENOTSUPP)
     if isinstance(obj.map, HashTable) and obj.spec.map_type in _HASHES:
-        return _walk_buckets(call, attr, obj, obj.map, delete=False)
+        return _walk_buckets(call, attr, obj.map, delete=False)
     return _walk_keys(call, attr, obj)
 
 
@@ -39,7 +39,7 @@ def map_lookup_and_delete_batch(call: Call, attr: MapBatchAttr) -> int:
     check_writable(file, obj)
     if not isinstance(obj.map, HashTable) or obj.spec.map_type not in _HASHES:
         raise BpfError(ENOTSUPP)
-    return _walk_buckets(call, attr, obj, obj.map, delete=True)
+    return _walk_buckets(call, attr, obj.map, delete=True)
 
 
 def map_update_batch(call: Call, attr: MapBatchAttr) -> int:
@@ -127,7 +127,7 @@ def _walk_keys(call: Call, attr: MapBatchAttr, obj: MapObject) -> int:
     return 0
 
 
-def _walk_buckets(call: Call, attr: MapBatchAttr, obj: MapObject, table: HashTable, *, delete: bool) -> int:
+def _walk_buckets(call: Call, attr: MapBatchAttr, table: HashTable, *, delete: bool) -> int:
     """Whole buckets while they fit; ENOSPC when not even the first does. The token is the next bucket's number, a u32."""
     _check_elem_flags(attr)
     if attr.flags:
@@ -144,11 +144,14 @@ def _walk_buckets(call: Call, attr: MapBatchAttr, obj: MapObject, table: HashTab
         if len(keys) > attr.n - done:
             failure = 0 if done else errno.ENOSPC
             break
-        for key in keys:
-            _give(call, attr, obj, done, key)
-            done += 1
-            if delete:
+        values = [table.lookup_user(key) for key in keys]
+        if delete:  # before they are copied out: a bad address loses them
+            for key in keys:
                 table.delete_user(key)
+        for key, value in zip(keys, values, strict=True):
+            call.memory.write(attr.keys + done * len(key), key)
+            call.memory.write(attr.values + done * len(value), value)
+            done += 1
         bucket += 1
     else:
         failure = errno.ENOENT
@@ -157,12 +160,6 @@ def _walk_buckets(call: Call, attr: MapBatchAttr, obj: MapObject, table: HashTab
     if failure:
         raise BpfError(failure)
     return 0
-
-
-def _give(call: Call, attr: MapBatchAttr, obj: MapObject, at: int, key: bytes) -> None:
-    value = obj.map.lookup_user(key)
-    call.memory.write(attr.keys + at * len(key), key)
-    call.memory.write(attr.values + at * len(value), value)
 
 
 BATCH_COMMANDS: Final[dict[int, Callable[[Call, Any], int]]] = {

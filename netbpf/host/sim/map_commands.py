@@ -49,8 +49,8 @@ def file_mode(flags: int) -> int:
 
 
 def _spec_of(call: Call, attr: MapCreateAttr) -> MapSpec:
-    if attr.map_flags & BPF_F_TOKEN_FD or attr.btf_vmlinux_value_type_id or attr.map_ifindex or attr.excl_prog_hash_size:
-        raise BpfError(errno.EINVAL)  # tokens, struct_ops, offload and exclusive maps are not simulated
+    if attr.map_flags & BPF_F_TOKEN_FD or attr.btf_vmlinux_value_type_id or attr.excl_prog_hash or attr.excl_prog_hash_size:
+        raise BpfError(errno.EINVAL)  # tokens, struct_ops and exclusive maps are not simulated
     return MapSpec(
         map_type=attr.map_type,
         key_size=attr.key_size,
@@ -81,6 +81,8 @@ def _check_spec(call: Call, spec: MapSpec, attr: MapCreateAttr) -> None:
     err = -check_spec(spec, caps=call.task.caps, unprivileged_disabled=disabled)
     if err == errno.EBADF and attr.map_type in _OF_MAPS:
         call.map_file(attr.inner_map_fd)  # says which: no descriptor, or not a map's
+    if not err and attr.map_ifindex:
+        err = errno.EOPNOTSUPP if call.machine.has_device(attr.map_ifindex) else errno.EINVAL  # none here takes maps
     if err:
         raise BpfError(err)
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from netbpf.abi.info import ProgInfo
+from netbpf.engine.base import Loaded
+from netbpf.env import Env
 from netbpf.isa.instruction import Program
 from netbpf.maps.spec import MapSpec
 from netbpf.maps.storage import MapBase
@@ -137,7 +139,7 @@ class MapObject(IdObject):
 class ProgObject(IdObject):
     """A loaded program. Holds its maps (and its BTF) until the last reference goes."""
 
-    __slots__ = ("program", "maps", "btf", "info", "insns", "runtime", "_unbound")
+    __slots__ = ("program", "maps", "btf", "info", "insns", "_loaded")
     file_kind = "bpf-prog"
 
     def __init__(
@@ -151,12 +153,19 @@ class ProgObject(IdObject):
     ) -> None:
         super().__init__(table)
         self.program, self.maps, self.insns, self.info, self.btf = program, maps, insns, info, btf
-        self.runtime: Any = None  # engine.base.Loaded, made when first run
-        self._unbound: set[int] = set()
+        self._loaded: Loaded | None = None
         for obj in maps:
             obj.hold()
         if btf is not None:
             btf.hold()
+
+    def loaded(self, engine: str | None, env: Env) -> Loaded:
+        """The program made live, the first time it runs."""
+        if self._loaded is None:
+            from netbpf.engine.choose import get_engine
+
+            self._loaded = get_engine(engine).load(self.program, env)
+        return self._loaded
 
     def bind(self, obj: MapObject) -> None:
         """BPF_PROG_BIND_MAP: hold one more map, once."""

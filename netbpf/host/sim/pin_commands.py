@@ -23,7 +23,8 @@ NAME_MAX: Final = 255
 def obj_pin(call: Call, attr: ObjAttr) -> int:
     if attr.file_flags & ~BPF_F_PATH_FD or attr.file_flags & BPF_F_PATH_FD or attr.path_fd:
         raise BpfError(errno.EINVAL)  # paths relative to a descriptor are not simulated
-    obj = call.task.fds.get(attr.bpf_fd).obj
+    file = call.task.fds.find(attr.bpf_fd)
+    obj = file.obj if file else None
     if not isinstance(obj, (MapObject, ProgObject)):
         raise BpfError(errno.EINVAL)
     path = _read_path(call, attr.pathname)

@@ -15,6 +15,7 @@ from netbpf.host.sim.map_batch import BATCH_COMMANDS
 from netbpf.host.sim.map_commands import MAP_COMMANDS
 from netbpf.host.sim.pin_commands import PIN_COMMANDS
 from netbpf.host.sim.prog_commands import PROG_COMMANDS
+from netbpf.host.sim.test_run import TEST_RUN_COMMANDS
 
 _HANDLERS: Final[dict[int, Callable[[Call, Any], int]]] = {
     **MAP_COMMANDS,
@@ -22,6 +23,7 @@ _HANDLERS: Final[dict[int, Callable[[Call, Any], int]]] = {
     **PROG_COMMANDS,
     **INFO_COMMANDS,
     **PIN_COMMANDS,
+    **TEST_RUN_COMMANDS,
 }
 _ZEROS: Final = bytes(ATTR_BYTES)
 
