@@ -76,7 +76,7 @@ class BloomFilterMap(MapBase):
         raise BpfError(errno.EINVAL)
 
     def update_user(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
-        self.check_write()
+        self.check_write(flags)
         self.check_key(key)
         self.check_value(value)
         raise_for(self.push(value, flags))

@@ -6,9 +6,9 @@ import errno
 import importlib
 from typing import Any, Final
 
-from netbpf.abi.maps import MAP_KINDS, MapType
+from netbpf.abi.maps import BPF_F_NO_PREALLOC, MAP_KINDS, MapType
 from netbpf.errors import BpfError
-from netbpf.maps.check import check_spec
+from netbpf.maps.check import check_spec, n_buckets_for
 from netbpf.maps.spec import MapSpec
 from netbpf.maps.storage import DEFAULT_SEED, MapBase
 
@@ -45,7 +45,7 @@ def create(
     """A live map, all zero or empty.
 
     ``n_cpus`` is how many CPUs a per-CPU kind has values for; ``memory_limit`` bytes a map may take at most (None: as much
-    as the system maps; pages are committed only when touched); ``seed`` the hash seed of maps without BPF_F_ZERO_SEED.
+    as the system maps), counted as Linux allocates it; ``seed`` the hash seed of maps without BPF_F_ZERO_SEED.
     Raises BpfError as BPF_MAP_CREATE does for a caller with every capability: ENOMEM beyond the limit.
     """
     err = check_spec(spec, numa_nodes=numa_nodes)
@@ -54,6 +54,16 @@ def create(
     module, name = _CLASSES[spec.map_type]
     kind: Any = getattr(importlib.import_module(f"netbpf.maps.{module}"), name)
     live: MapBase = kind(spec, n_cpus, map_id, seed) if spec.map_type in _SEEDED else kind(spec, n_cpus, map_id)
-    if memory_limit is not None and len(live.memory) > memory_limit:
+    if memory_limit is not None and _allocated_at_once(live) > memory_limit:
         raise BpfError(errno.ENOMEM)
     return live
+
+
+def _allocated_at_once(live: MapBase) -> int:
+    """Bytes that Linux takes when the map is created: all of it, but a table without preallocation takes only its buckets
+    (16 bytes each) and a trie nothing."""
+    if live.map_type == MapType.LPM_TRIE:
+        return 0
+    if live.spec.map_flags & BPF_F_NO_PREALLOC:
+        return 16 * n_buckets_for(live.spec.max_entries)
+    return len(live.memory)

@@ -29,7 +29,7 @@ class HashOfMapsMap(HashTable):
 
     def check_put(self, key: bytes, flags: int = BPF_ANY) -> None:
         """What is asked before the descriptor is resolved. Raises BpfError(EPERM, EINVAL)."""
-        self.check_write()
+        self.check_write(flags)
         self.check_key(key)
 
     def put(self, key: bytes, obj: MapBase, flags: int = BPF_ANY) -> MapBase | None:
@@ -42,6 +42,8 @@ class HashOfMapsMap(HashTable):
             if self.u32[COUNT] >= self.u32[MAX_ENTRIES]:
                 raise BpfError(errno.E2BIG)
             i = self.take()
+            if not i:
+                raise BpfError(errno.ENOMEM)
             self.link(i, key)
         at = self.value_of(i)
         self.memory[at : at + SLOT.size] = slot_of(obj)
@@ -50,7 +52,7 @@ class HashOfMapsMap(HashTable):
 
     def take_out(self, key: bytes) -> MapBase:
         """Clear an entry and return its map. Raises BpfError(ENOENT, EPERM)."""
-        self.check_write()
+        self.check_write(flags)
         self.check_key(key)
         i = self.find(key)
         raise_for(self.delete(key))

@@ -298,17 +298,14 @@ class CommonLru:
             lists.remove(at)
             lists.enter(at, ACTIVE if ref else INACTIVE)
         lists.rotate()
-        wanted = self._target_free
-        while wanted and (at := lists.take_free()):
-            self._keep_free(local, at)
-            wanted -= 1
-        if wanted:
-            for at in lists.shrink(wanted):
-                self._keep_free(local, at)
-
-    def _keep_free(self, local: int, at: int) -> None:
-        self._lists.stamp(at, LOCAL_FREE)
-        self._lists.insert(local, at)
+        free: list[int] = []
+        while len(free) < self._target_free and (at := lists.take_free()):
+            free.append(at)
+        if len(free) < self._target_free:
+            free += lists.shrink(self._target_free - len(free))
+        for at in reversed(free):  # the first one found is the first to be used
+            lists.stamp(at, LOCAL_FREE)
+            lists.insert(local, at)
 
     def _steal(self, cpu: int) -> int:
         """Every element lies on some CPU's local lists: take one, a CPU further each time."""

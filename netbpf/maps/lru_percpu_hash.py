@@ -53,6 +53,6 @@ class LruPerCpuHashMap(PerCpuValues, LruTable):
                 self.push(new)
             return err or old
         if clear:
-            self.write_planes(self.value_of(new), bytes(self.user_value_size))
+            self.clear_planes(self.value_of(new))
         self.link(new, key)
         return new

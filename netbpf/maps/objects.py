@@ -39,7 +39,7 @@ class ObjectArray(IndexedMap):
 
     def check_put(self, key: bytes, flags: int = BPF_ANY) -> int:
         """The index, when an update may go on to ask for its descriptor. Raises BpfError(EINVAL, E2BIG, EPERM)."""
-        self.check_write()
+        self.check_write(flags)
         self.check_key(key)
         index = int.from_bytes(key, "little")
         if flags != BPF_ANY:
@@ -59,7 +59,7 @@ class ObjectArray(IndexedMap):
 
     def take_out(self, key: bytes) -> Any:
         """Clear an entry and return its object. Raises BpfError(E2BIG, ENOENT, EPERM)."""
-        self.check_write()
+        self.check_write(flags)
         self.check_key(key)
         index = int.from_bytes(key, "little")
         if index >= self.spec.max_entries:

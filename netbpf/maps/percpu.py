@@ -30,12 +30,19 @@ class PerCpuValues(MapBase):
             at = offset + cpu * self.cpu_stride
             self.memory[at : at + size] = values[cpu * size : (cpu + 1) * size]
 
+    def clear_planes(self, offset: int) -> None:
+        """Zero all CPUs' copies but not their padding, which keeps what it had, as in Linux."""
+        zero = bytes(self.spec.value_size)
+        for cpu in range(self.n_cpus):
+            at = offset + cpu * self.cpu_stride
+            self.memory[at : at + len(zero)] = zero
+
     def update_all(self, key: bytes, values: bytes, flags: int) -> int:
         """Update every CPU's copy: 0 or -errno."""
         raise NotImplementedError
 
     def update_user(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
-        self.check_write()
+        self.check_write(flags)
         self.check_key(key)
         self.check_value(value)
         raise_for(self.update_all(key, value, flags))

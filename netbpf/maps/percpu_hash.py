@@ -51,7 +51,9 @@ class PerCpuHashMap(PerCpuValues, HashTable):
             return -errno.E2BIG
         unused = self.u32[FRESH]
         i = self.take()
+        if not i:
+            return -errno.ENOMEM
         if clear and i <= unused:
-            self.write_planes(self.value_of(i), bytes(self.user_value_size))
+            self.clear_planes(self.value_of(i))
         self.link(i, key)
         return i

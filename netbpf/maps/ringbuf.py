@@ -152,7 +152,7 @@ class RingBufMap(MapBase):
         raise BpfError(ENOTSUPP)
 
     def update_user(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
-        self.check_write()
+        self.check_write(flags)
         self.check_key(key)
         raise BpfError(ENOTSUPP)
 

@@ -72,10 +72,12 @@ class MapBase:
         if flags:
             raise BpfError(errno.EINVAL)
 
-    def check_write(self) -> None:
-        """User space may not write a frozen map."""
+    def check_write(self, flags: int = BPF_ANY) -> None:
+        """User space may not write a frozen map, nor lock a value without a bpf_spin_lock."""
         if self.frozen:
             raise BpfError(errno.EPERM, "the map is frozen")
+        if flags & BPF_F_LOCK:
+            raise BpfError(errno.EINVAL)
 
     def freeze(self) -> None:
         """BPF_MAP_FREEZE. Raises BpfError(EBUSY) when it is frozen already."""
@@ -110,7 +112,7 @@ class MapBase:
         return self.lookup(key)
 
     def update_user(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
-        self.check_write()
+        self.check_write(flags)
         self.check_key(key)
         self.check_value(value)
         raise_for(self.update(key, value, flags))
@@ -122,6 +124,9 @@ class MapBase:
 
     def lookup_and_delete_user(self, key: bytes, flags: int = 0) -> bytes:
         """BPF_MAP_LOOKUP_AND_DELETE_ELEM. Raises BpfError(ENOTSUPP) for a kind without it."""
+        self.check_write()
+        self.check_lookup_flags(flags)
+        self.check_key(key)
         raise BpfError(ENOTSUPP)
 
     def next_key(self, key: bytes | None) -> bytes | None:

@@ -16,7 +16,8 @@ Its bytes, all little-endian; an engine may read and change them in place, keepi
         u64 value_off;         // 48  value of element i on CPU c: value_off + i * value_step + c * cpu_stride
         u64 cpu_stride;        // 56  0 unless per-CPU
         u64 value_step;        // 64  elem_size unless per-CPU
-        u64 reserved[7];
+        u32 n_elems;           // 72  elements there is memory for
+        u32 reserved[13];
         u32 spare[n_cpus];     // 128 per CPU the element that the next update of a key that exists takes, 0: none yet
     };
     struct element {
@@ -30,7 +31,8 @@ Its bytes, all little-endian; an engine may read and change them in place, keepi
 Rules, as a kernel's preallocated table behaves: the bucket is hash & (n_buckets - 1); a new element goes to the bucket's
 head; an update of a key that exists writes another element (the CPU's spare one), puts it at the head, takes the old one out
 and keeps it as the CPU's spare, so that a pointer to the old value goes stale but stays valid; per-CPU kinds write in place.
-A deleted element goes on top of the free list, its bytes unchanged. At ``count == max_entries`` a new key is refused.
+A deleted element goes on top of the free list, its bytes unchanged. At ``count == max_entries`` a new key gets E2BIG. Only a
+table made with BPF_F_NO_PREALLOC that could outgrow a terabyte has fewer elements than that; beyond ``n_elems`` it gets ENOMEM.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from netbpf.abi.maps import BPF_F_ZERO_SEED
+from netbpf.abi.maps import BPF_F_NO_PREALLOC, BPF_F_ZERO_SEED
 from netbpf.ints import round_up
 from netbpf.maps.check import PAGE_SIZE, n_buckets_for
 from netbpf.maps.jhash import HashMemo, fold, jhash
@@ -53,6 +55,8 @@ SPARE_OFF: Final = 128
 COUNT, FREE, FRESH, MAX_ENTRIES, N_BUCKETS, SEED, HASH_KIND, ELEM_SIZE = range(8)
 # word indexes (u64) of the header
 BUCKETS_OFF, ELEMS_OFF, VALUE_OFF, CPU_STRIDE, VALUE_STEP = range(4, 9)
+N_ELEMS: Final = 18  # u32
+MAX_BYTES: Final = 1 << 40  # of address space for the elements of a table that is not preallocated
 
 
 class HashTable(MapBase):
@@ -82,11 +86,20 @@ class HashTable(MapBase):
         self.key_at = 8 + self.link_size
         self.key_end = self.key_at + spec.key_size
         self.slot_size = round_up(self.slot_bytes or spec.value_size, 8)
-        size_bytes, stride = self._place(spec, n_cpus, n_buckets_for(max_entries), n_elems or max_entries + n_cpus, extra_bytes)
+        n_elems = self._room(spec, n_cpus, n_elems or max_entries + n_cpus)
+        size_bytes, stride = self._place(spec, n_cpus, n_buckets_for(max_entries), n_elems, extra_bytes)
         super().__init__(spec, size_bytes, n_cpus, map_id)
         self.cpu_stride = stride
+        self.u32[N_ELEMS] = n_elems
         zero_seed = bool(spec.map_flags & BPF_F_ZERO_SEED)
         self._write_header(max_entries, 0 if zero_seed else seed, HASH_JHASH if zero_seed else HASH_FOLD)
+
+    def _room(self, spec: MapSpec, n_cpus: int, n_elems: int) -> int:
+        """How many elements to lay out."""
+        if not spec.map_flags & BPF_F_NO_PREALLOC:
+            return n_elems
+        planes = n_cpus if self.value_planes else 1
+        return min(n_elems, MAX_BYTES // (self.key_at + round_up(spec.key_size, 8) + planes * self.slot_size))
 
     def _place(self, spec: MapSpec, n_cpus: int, n_buckets: int, n_elems: int, extra_bytes: int) -> tuple[int, int]:
         """Fix where everything lies: (bytes of it all, cpu_stride). ``extra_bytes``, the kind's own, lie at ``extra_off``."""
@@ -139,12 +152,14 @@ class HashTable(MapBase):
         return self.value_off + i * self.value_step + cpu * self.cpu_stride
 
     def take(self) -> int:
-        """An unlinked element: the one freed last, else a fresh one."""
+        """An unlinked element: the one freed last, else a fresh one; 0 when there is none."""
         u32 = self.u32
         i: int = u32[FREE]
         if i:
             u32[FREE] = u32[self.word(i)]
             return i
+        if u32[FRESH] == u32[N_ELEMS]:
+            return 0
         u32[FRESH] += 1
         return int(u32[FRESH])
 
@@ -239,6 +254,8 @@ class HashTable(MapBase):
             i = self.take()
         else:
             i = u32[spare] or self.take()
+        if not i:
+            return -errno.ENOMEM
         at = self.value_off + i * self.value_step
         self.memory[at : at + len(value)] = value
         self.link(i, key)
