@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Random and mutated programs, each loaded into the running kernel and judged by our verifier, under one of three privileges.
+
+    verifier_fuzz.py --seconds 60 [--seed 1] [--from FILE...] [--keep DIFFERENCES.jsonl] [--max N]
+
+Prints the four cells, the agreement of errno, reason, `processed` and whole log (level 2), the differences found (first of
+each kind), and a count of the kernel's decisions by kind: how far the generator reached. `--from`: also mutate the programs of
+such records. `--keep`: append each differing program as a record for verifier_corpus.py. Needs root.
+Exit code 1 on a false accept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import sys
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kernel_oracle import Oracle, create_map
+from verifier_programs import MAPS, generate, make_record, mutate
+from verifier_records import PROG_TYPE_BY_NAME, MapType, last_reason, load_request, mask_addresses, read_records
+
+from netbpf.isa.instruction import decode, encode
+
+KINDS_SHOWN = 400
+_NUMBERS = re.compile(r"0x[0-9a-f]+|-?\b\d+\b|\(0x.*?\)")
+_REGISTERS = re.compile(r"\bR\d+\b")
+_OPERANDS = re.compile(r"^\d+: \(..\) .*")
+
+
+def kind_of(errno: int, log: str) -> str:
+    """A decision without its numbers and registers: ``EACCES R# !read_ok`` and so on."""
+    if not errno:
+        return "accept"
+    reason = last_reason(log)
+    reason = _OPERANDS.sub("at an instruction", reason)
+    return f"errno {errno}: " + _NUMBERS.sub("N", _REGISTERS.sub("R#", reason))[:110]
+
+
+@dataclass
+class Tally:
+    """What was seen so far."""
+
+    cells: Counter[str] = field(default_factory=Counter)
+    agreements: Counter[str] = field(default_factory=Counter)
+    compared: Counter[str] = field(default_factory=Counter)
+    decisions: Counter[str] = field(default_factory=Counter)
+    differences: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class MapSet:
+    """Real maps for the records' descriptions, made once each."""
+
+    def __init__(self) -> None:
+        self.fds: dict[str, int] = {}
+
+    def fd(self, name: str, description: dict[str, Any]) -> int:
+        key = name + json.dumps(description, sort_keys=True)
+        if key not in self.fds:
+            inner = 0
+            if description.get("inner"):
+                inner = self.fd("", description["inner"])
+            self.fds[key] = create_map(description, int(MapType[description["type"].upper()]), name, inner)
+        return self.fds[key]
+
+    def patched(self, record: dict[str, Any]) -> bytes:
+        code = list(decode(bytes.fromhex(record["insns"])))
+        for index, name, *_ in record["map_relocs"]:
+            code[index] = code[index]._replace(imm=self.fd(name, record["maps"][name]))
+        return encode(code)
+
+
+def seed_records(files: list[str]) -> list[dict[str, Any]]:
+    """Socket filters of the given files, by preference accepted ones, without what needs BTF."""
+    chosen = []
+    for file in files:
+        for record in read_records(file):
+            if record["prog_type"] != "socket_filter" or record.get("btf_needed") or not record.get("insns"):
+                continue
+            if any(m.get("btf") for m in (record.get("maps") or {}).values()) or len(record["insns"]) > 16 * 600:
+                continue
+            chosen.append(record)
+    return chosen
+
+
+def next_record(rng: random.Random, seeds: list[dict[str, Any]], recent: list[dict[str, Any]]) -> dict[str, Any]:
+    """A new program, or a mutation of a seed or of a program accepted lately."""
+    pick = rng.random()
+    pool = seeds if pick < 0.3 else recent if pick < 0.45 else []
+    if not pool:
+        return generate(rng)
+    base = rng.choice(pool)
+    code, relocs = mutate(rng, list(decode(bytes.fromhex(base["insns"]))), base.get("map_relocs") or [])
+    return make_record(code, relocs, rng.choice((base.get("flags") or 0, 0, 8)), base.get("maps") or {})
+
+
+def ours(record: dict[str, Any], privilege: str, level: int) -> tuple[int, str, int]:
+    """(errno, log, processed); an exception of ours is errno -1 with the place in the log."""
+    from netbpf.verifier.check import verify
+
+    try:
+        result = verify(load_request(record, record["prog_type"], privilege, level))
+    except Exception as e:
+        frame = traceback.extract_tb(e.__traceback__)[-1]
+        return -1, f"{type(e).__name__}: {e} at {Path(frame.filename).name}:{frame.lineno}", -1
+    return result.errno, result.log, result.stats.insn_processed
+
+
+def processed_of(log: str) -> int | None:
+    found = re.search(r"^processed (\d+) insns", log, re.M)
+    return int(found[1]) if found else None
+
+
+def compare(tally: Tally, record: dict[str, Any], privilege: str, kernel: tuple[int, str], mine: tuple[int, str, int]) -> str:
+    """Count one answer; returns what differs first, "" when all agrees."""
+    k_errno, k_log = kernel
+    m_errno, m_log, m_processed = mine
+    tally.decisions[kind_of(k_errno, k_log)] += 1
+    cell = {(0, 0): "both_accept", (1, 1): "both_reject", (0, 1): "false_accept", (1, 0): "false_reject"}[
+        (int(m_errno != 0), int(k_errno != 0))
+    ]
+    tally.cells[cell] += 1
+    if cell.startswith("false"):
+        return cell
+    checks = [("processed", m_processed == processed_of(k_log)), ("log", mask_addresses(m_log) == mask_addresses(k_log))]
+    if k_errno:
+        checks = [("errno", m_errno == k_errno), ("reason", last_reason(m_log) == last_reason(k_log)), *checks]
+    for name, equal in checks:
+        tally.compared[name] += 1
+        tally.agreements[name] += equal
+    return next((name for name, equal in checks if not equal), "")
+
+
+def note_difference(
+    tally: Tally, what: str, record: dict[str, Any], privilege: str, kernel: tuple[int, str], mine: tuple[int, str, int]
+) -> dict[str, Any]:
+    """The differing program as a record that verifier_corpus.py reads, counted under what differs."""
+    k_errno, k_log = kernel
+    said = {"verdict": "reject" if k_errno else "accept", "errno": k_errno, "processed": processed_of(k_log), "log": k_log}
+    kept = record | {"id": f"fuzz/{what}/{sum(tally.differences.values())}", privilege if privilege != "priv" else "kernel": said}
+    detail = kind_of(mine[0], mine[1]) if what != "log" else ""
+    kind = f"{what}: kernel {kind_of(k_errno, k_log)} | ours {detail}"
+    tally.differences[kind] += 1
+    tally.examples.setdefault(kind, kept)
+    return kept
+
+
+def report(tally: Tally, count: int, seconds: float, seed: int) -> None:
+    print(f"seed {seed}: {count} programs in {seconds:.0f} s ({count / seconds:.0f}/s)")
+    print(
+        "  " + ", ".join(f"{name} {tally.cells[name]}" for name in ("both_accept", "both_reject", "false_accept", "false_reject"))
+    )
+    print(
+        "  "
+        + ", ".join(f"{name} {tally.agreements[name]}/{tally.compared[name]}" for name in ("errno", "reason", "processed", "log"))
+    )
+    for kind, number in tally.differences.most_common(60):
+        print(f"  differs {number:6} {kind}")
+    print(f"decisions of the kernel by kind ({len(tally.decisions)} kinds):")
+    for kind, number in tally.decisions.most_common(KINDS_SHOWN):
+        print(f"  {number:8} {kind}")
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--seconds", type=float, default=60)
+    p.add_argument("--max", type=int, default=0, help="stop after this many programs")
+    p.add_argument("--from", dest="seeds", nargs="*", default=[], metavar="FILE")
+    p.add_argument("--keep", metavar="FILE")
+    p.add_argument("--mode", action="append", choices=["priv", "capbpf", "unpriv"])
+    p.add_argument("--level", type=int, default=2)
+    a = p.parse_args()
+    rng, tally, maps = random.Random(a.seed), Tally(), MapSet()
+    modes = a.mode or ["priv", "priv", "capbpf", "unpriv", "unpriv"]
+    seeds, recent = seed_records(a.seeds), []
+    for record in [{"map_relocs": [[0, n, "fd", 0] for n in MAPS], "maps": MAPS, "insns": "00" * 8}, *seeds]:
+        maps.patched(record)
+    started, count = time.monotonic(), 0
+    with Oracle(sorted(set(modes))) as oracle, open(a.keep or "/dev/null", "a") as keep:
+        while time.monotonic() - started < a.seconds and (not a.max or count < a.max):
+            record, privilege = next_record(rng, seeds, recent), rng.choice(modes)
+            kernel = oracle.ask(privilege, maps.patched(record), PROG_TYPE_BY_NAME["socket_filter"], record["flags"], a.level)
+            mine = ours(record, privilege, a.level)
+            what = compare(tally, record, privilege, kernel, mine)
+            if what:
+                keep.write(json.dumps(note_difference(tally, what, record, privilege, kernel, mine)) + "\n")
+            if not kernel[0]:
+                recent = [*recent[-200:], record]
+            count += 1
+    report(tally, count, time.monotonic() - started, a.seed)
+    return int(tally.cells["false_accept"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
