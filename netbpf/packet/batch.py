@@ -11,12 +11,14 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from netbpf.ints import U64_MAX
 from netbpf.packet.record import Record
 
 
 @dataclass(slots=True)
 class PacketBatch:
-    """Columns of equal length: ``offset`` u64, ``caplen`` and ``wirelen`` u32, ``ts_ns`` u64. One link type per batch."""
+    """Columns of equal length: ``offset`` u64, ``caplen`` and ``wirelen`` u32, ``ts_ns`` u64 (later times, which pcapng can
+    hold, modulo 2**64). One link type per batch."""
 
     buffer: bytes | bytearray | memoryview
     linktype: int = 1
@@ -58,7 +60,7 @@ class PacketBatch:
             batch.offset.append(len(joined))
             batch.caplen.append(len(r.data))
             batch.wirelen.append(r.wirelen)
-            batch.ts_ns.append(r.ts_ns)
+            batch.ts_ns.append(r.ts_ns & U64_MAX)
             batch.direction.append(r.direction)
             batch.interface.append(r.interface)
             joined += r.data

@@ -71,8 +71,8 @@ def ts_scale(tsresol: int) -> tuple[int, int]:
 
 
 def ts_ns_of(ticks: int, layout: InterfaceLayout) -> int:
-    """Nanoseconds since the epoch of an interface's ticks, modulo 2**64 as the kernel's u64 clocks."""
-    return (ticks * layout.ts_multiplier // layout.ts_divisor + layout.ts_offset_ns) & U64_MAX
+    """Nanoseconds since the epoch of an interface's ticks."""
+    return ticks * layout.ts_multiplier // layout.ts_divisor + layout.ts_offset_ns
 
 
 class PcapngReader(CaptureReader):
@@ -245,7 +245,7 @@ class PcapngReader(CaptureReader):
             direction = 0 if options + 4 == start else self._direction(options, start - 4)
             stream.start = start
             self._number = number = number + 1
-            ts_ns = ((high << 32 | low) * multiplier // divisor + offset_ns) & 0xFFFF_FFFF_FFFF_FFFF
+            ts_ns = (high << 32 | low) * multiplier // divisor + offset_ns
             yield new(Record, (number - 1, ts_ns, wirelen, buffer[data : data + caplen], linktype, base + interface, direction))
 
     def _walk_batch(self, max_packets: int, max_bytes: int) -> PacketBatch:
