@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from netbpf.env import Env
+from netbpf.errors import NetbpfError
 from netbpf.packet.batch import PacketBatch
+from netbpf.packet.capture import RecordLayout, Window
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
+
+
+class UnsupportedProgram(NetbpfError):
+    """An engine refuses at load time a program that it has no body for: an opcode, a helper, a kind of operand, by name."""
+
+    exit_code = 65
 
 
 @dataclass(slots=True)
@@ -22,6 +30,29 @@ class Verdicts:
     trimmed: bytearray = field(default_factory=bytearray)
 
 
+@dataclass(slots=True)
+class Totals:
+    """What became of a stream. ``bytes`` are those on the wire; ``trimmed`` are accepted packets that lost bytes to the
+    verdict; ``last_ns`` is the latest timestamp."""
+
+    packets: int = 0
+    bytes: int = 0
+    accepted: int = 0
+    dropped: int = 0
+    trimmed: int = 0
+    last_ns: int = 0
+
+    def add(self, batch: PacketBatch, verdicts: Verdicts) -> None:
+        """Count a batch and what became of it."""
+        n, dropped = len(batch), verdicts.verdict.count(0)
+        self.packets += n
+        self.bytes += sum(batch.wirelen)
+        self.dropped += dropped
+        self.accepted += n - dropped
+        self.trimmed += sum(verdicts.trimmed)
+        self.last_ns = max(self.last_ns, max(batch.ts_ns, default=0))
+
+
 class Loaded(Protocol):
     """A program made live by an engine."""
 
@@ -32,6 +63,19 @@ class Loaded(Protocol):
 
     def run_one(self, skb: SkBuff) -> int:
         """Run once; the full 64-bit r0. Raises EngineFault."""
+
+
+@runtime_checkable
+class WindowWalker(Protocol):
+    """A loaded program that walks raw windows of a capture by itself, without Python per packet."""
+
+    def can_walk(self, layout: RecordLayout) -> bool:
+        """Whether ``walk`` takes windows of this layout."""
+
+    def walk(self, window: Window, totals: Totals, *, stop_ns: int, max_packets: int) -> int | None:
+        """Run records from the window's start on, until its end, ``max_packets``, a record it may not walk, or one of time
+        ``stop_ns`` or later, whose time is returned then (None otherwise). Adds to ``totals`` and advances the window.
+        Raises EngineFault."""
 
 
 class Engine(Protocol):

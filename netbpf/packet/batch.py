@@ -38,6 +38,12 @@ class PacketBatch:
         start = self.offset[i]
         return bytes(self.buffer[start : start + self.caplen[i]])
 
+    def record(self, i: int) -> Record:
+        """Packet ``i`` as a record of its own."""
+        direction = self.direction[i] if self.direction else 0
+        number = self.first_number + i
+        return Record(number, self.ts_ns[i], self.wirelen[i], self.data(i), self.linktype, self.interface[i], direction)
+
     @classmethod
     def from_rows(
         cls, buffer: bytes, linktype: int, first_number: int, rows: Sequence[tuple[int, int, int, int, int, int]]

@@ -1,44 +1,27 @@
 """The replay: batches of packets through a loaded program, counted per interval of trace time and in all.
 
 Knows batches, a loaded program and its maps; not files, not the terminal. What is done stays done: after an exception
-or an interrupt, ``totals`` and the running interval hold every batch that was finished.
+or an interrupt, ``totals`` and the running interval hold every piece that was finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from netbpf.engine.base import Loaded, Verdicts
+from netbpf.engine.base import Loaded, Totals, Verdicts, WindowWalker
 from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch
+from netbpf.packet.capture import CaptureReader, Window
 from netbpf.replay.intervals import TraceClock, batch_slice
 from netbpf.replay.snapshot import Entry, counter_line, entries
 
 MAX_IDLE_INTERVALS = 60
 MAX_INTERVAL_ENTRIES = 256
+BATCH_PACKETS = 4096
+NO_LIMIT = 1 << 62
 
 Sink = Callable[[PacketBatch, Verdicts], None]
-
-
-@dataclass(slots=True)
-class Counts:
-    """``bytes`` are those on the wire. ``trimmed`` are accepted packets that lost bytes to the verdict."""
-
-    packets: int = 0
-    bytes: int = 0
-    accepted: int = 0
-    dropped: int = 0
-    trimmed: int = 0
-
-    def add(self, batch: PacketBatch, verdicts: Verdicts) -> None:
-        n = len(batch)
-        dropped = verdicts.verdict.count(0)
-        self.packets += n
-        self.bytes += sum(batch.wirelen)
-        self.dropped += dropped
-        self.accepted += n - dropped
-        self.trimmed += sum(verdicts.trimmed)
 
 
 @dataclass(slots=True)
@@ -49,58 +32,107 @@ class Interval:
 
     start_s: float
     seconds: float
-    counts: Counts
+    counts: Totals
     line: str = ""
     maps: dict[str, list[Entry] | None] = field(default_factory=dict)
     skipped: int = 0
 
 
 class Replay:
-    """One run of a program over a stream. ``totals`` and ``last_ts_ns`` tell what is done."""
+    """One run of a program over a stream. ``totals`` tells what is done, at any moment.
 
-    def __init__(self, loaded: Loaded, maps: Mapping[str, Map], *, interval_ns: int = 1_000_000_000, sink: Sink | None = None) -> None:
-        self.loaded, self.maps, self.sink = loaded, maps, sink
+    ``sink`` is given every batch and its verdicts; without one, an engine that walks windows of a capture by itself does so.
+    ``on_progress`` is called after every piece.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        maps: Mapping[str, Map],
+        *,
+        interval_ns: int = 1_000_000_000,
+        limit: int | None = None,
+        sink: Sink | None = None,
+    ) -> None:
+        self.loaded, self.maps, self.sink, self.limit = loaded, maps, sink, limit
         self.clock = TraceClock(interval_ns)
-        self.totals, self.current = Counts(), Counts()
-        self.last_ts_ns = 0
+        self.totals = Totals()
+        self.on_progress: Callable[[], None] = _nothing
+        self._before = Totals()  # totals when the running interval began
 
-    def run(self, batches: Iterable[PacketBatch]) -> Iterator[Interval]:
-        """Run the batches in order; yields each interval when trace time passes its end."""
-        for batch in batches:
-            for first, end, ticks in self.clock.pieces(batch.ts_ns):
-                if ticks:
-                    yield from self._close(ticks)
-                self._step(batch_slice(batch, first, end))
+    @property
+    def finished(self) -> bool:
+        """Whether the limit of packets is reached."""
+        return self.limit is not None and self.totals.packets >= self.limit
+
+    def run(self, reader: CaptureReader) -> Iterator[Interval]:
+        """Run a capture; yields each interval when trace time passes its end. Raises CaptureError after the last good packet."""
+        walker = self.loaded if isinstance(self.loaded, WindowWalker) and self.sink is None else None
+        for piece in reader.windows() if walker else reader.batches(BATCH_PACKETS):
+            if walker and isinstance(piece, Window):
+                yield from self._walk(walker, piece)
+            elif isinstance(piece, PacketBatch):
+                yield from self._run_batch(piece)
+            self.on_progress()
+            if self.finished:
+                return
+
+    def _run_batch(self, batch: PacketBatch) -> Iterator[Interval]:
+        """Run a batch, in pieces that end at the ticks of trace time."""
+        if self.limit is not None:
+            batch = batch_slice(batch, 0, min(len(batch), self.limit - self.totals.packets))
+        for first, end, ticks in self.clock.pieces(batch.ts_ns):
+            if ticks:
+                yield from self._close(ticks)
+            piece = batch_slice(batch, first, end)
+            verdicts = self.loaded.run(piece)
+            self.totals.add(piece, verdicts)
+            if self.sink:
+                self.sink(piece, verdicts)
+
+    def _walk(self, walker: WindowWalker, window: Window) -> Iterator[Interval]:
+        """Have the engine walk a window, from tick to tick."""
+        while window.start < window.end and walker.can_walk(window.layout) and not self.finished:
+            left = NO_LIMIT if self.limit is None else self.limit - self.totals.packets
+            stop_ns = self.clock.next_tick_ns if self.clock.started else 0
+            next_ns = walker.walk(window, self.totals, stop_ns=stop_ns, max_packets=left)
+            if next_ns is None:
+                return
+            ticks = self.clock.pass_to(next_ns)
+            if ticks:
+                yield from self._close(ticks)
 
     def finish(self) -> Interval:
         """The interval that was running when the stream ended."""
-        return self._interval(self.clock.index, self.current)
+        return self._interval(self.clock.index, self._current())
 
-    def _step(self, batch: PacketBatch) -> None:
-        verdicts = self.loaded.run(batch)
-        for counts in (self.totals, self.current):
-            counts.add(batch, verdicts)
-        self.last_ts_ns = max(self.last_ts_ns, batch.ts_ns[-1])
-        if self.sink:
-            self.sink(batch, verdicts)
+    def _current(self) -> Totals:
+        """What the running interval has seen."""
+        t, b = self.totals, self._before
+        return Totals(
+            t.packets - b.packets, t.bytes - b.bytes, t.accepted - b.accepted, t.dropped - b.dropped, t.trimmed - b.trimmed
+        )
 
     def _close(self, ticks: int) -> Iterator[Interval]:
         """The interval that ended, then the idle ones; past MAX_IDLE_INTERVALS only the last one is told."""
         index = self.clock.index - ticks
-        yield self._interval(index, self.current)
-        self.current = Counts()
+        yield self._interval(index, self._current())
+        self._before = replace(self.totals)
         skipped = ticks - 1 if ticks - 1 > MAX_IDLE_INTERVALS else 0
         if skipped:
-            idle = self._interval(self.clock.index - 1, Counts())
+            idle = self._interval(self.clock.index - 1, Totals())
             idle.skipped = skipped - 1
             yield idle
             return
         for i in range(index + 1, self.clock.index):
-            yield self._interval(i, Counts())
+            yield self._interval(i, Totals())
 
-    def _interval(self, index: int, counts: Counts) -> Interval:
+    def _interval(self, index: int, counts: Totals) -> Interval:
         seconds = self.clock.interval_ns / 1e9
         return Interval(index * seconds, seconds, counts, counter_line(self.maps), {n: _few(m) for n, m in self.maps.items()})
+
+
+def _nothing() -> None: ...
 
 
 def _few(m: Map) -> list[Entry] | None:

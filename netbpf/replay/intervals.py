@@ -23,6 +23,19 @@ class TraceClock:
         self.index = 0
 
     @property
+    def started(self) -> bool:
+        """Whether a packet was seen."""
+        return self.start_ns >= 0
+
+    def pass_to(self, ts_ns: int) -> int:
+        """A packet of this time is next: how many intervals end before it."""
+        if not self.started:
+            self.start_ns = ts_ns
+        ticks = max(0, (ts_ns - self.start_ns) // self.interval_ns - self.index)
+        self.index += ticks
+        return ticks
+
+    @property
     def next_tick_ns(self) -> int:
         """The timestamp at which the running interval ends."""
         return self.start_ns + (self.index + 1) * self.interval_ns
@@ -31,13 +44,10 @@ class TraceClock:
         """(first, end, ticks) runs of packets of one interval; ``ticks`` intervals end before the run begins."""
         if not len(ts_ns):
             return
-        if self.start_ns < 0:
-            self.start_ns = ts_ns[0]
         latest = max(ts_ns)
         first = 0
         while first < len(ts_ns):
-            ticks = max(0, (ts_ns[first] - self.start_ns) // self.interval_ns - self.index)
-            self.index += ticks
+            ticks = self.pass_to(ts_ns[first])
             tick_ns, end = self.next_tick_ns, len(ts_ns)
             if latest >= tick_ns:
                 end = next((i for i in range(first, end) if ts_ns[i] >= tick_ns), end)

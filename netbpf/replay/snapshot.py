@@ -93,7 +93,12 @@ def counter_line(maps: Mapping[str, Map], most: int = 8) -> str:
 
 def _counts_protocols(m: Map, keys: list[bytes]) -> bool:
     is_hash = m.spec.map_type in (MapType.HASH, MapType.PERCPU_HASH)
-    return is_hash and m.spec.key_size == 4 and m.spec.value_size == 8 and all(int.from_bytes(k, "little") in IP_PROTOCOLS for k in keys)
+    return (
+        is_hash
+        and m.spec.key_size == 4
+        and m.spec.value_size == 8
+        and all(int.from_bytes(k, "little") in IP_PROTOCOLS for k in keys)
+    )
 
 
 def _key_text(key: bytes) -> str:

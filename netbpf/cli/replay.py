@@ -1,0 +1,149 @@
+"""``netbpf replay``: captures through a program, with the manual page's line for every second of trace time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from netbpf.cli.progress import Progress
+from netbpf.errors import CaptureError, UsageError
+
+if TYPE_CHECKING:
+    from netbpf.replay.core import Interval, Replay
+    from netbpf.replay.output import CaptureOutput
+    from netbpf.replay.session import Session
+
+EX_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("captures", nargs="+", metavar="CAPTURE", help="pcap or pcapng, plain or gzip; - is stdin")
+    parser.add_argument("--prog", required=True, metavar="PROG", help="the program: assembly (.s) or raw instructions (.bin)")
+    parser.add_argument("-c", dest="count", type=int, metavar="N", help="stop after N packets")
+    parser.add_argument(
+        "-w", dest="write", metavar="OUT", help="write what was accepted, trimmed as the verdict says (.pcapng: pcapng)"
+    )
+    parser.add_argument("--engine", default=None, metavar="E", help="interp (the reference)")
+    parser.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds of trace time a line (default 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of bpf_get_prandom_u32 (default 1)")
+    parser.add_argument(
+        "--dump",
+        choices=("plain", "json", "pretty", "none"),
+        default="plain",
+        help="how maps are printed at the end, as bpftool does",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no line per interval")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay as the arguments say; the exit code."""
+    _check(args)
+    from netbpf.replay.output import CaptureOutput
+    from netbpf.replay.session import Session
+    from netbpf.sources.load import read_program
+
+    with ExitStack() as stack:
+        session = stack.enter_context(Session(read_program(args.prog), engine=args.engine, seed=args.seed))
+        output = stack.enter_context(CaptureOutput(args.write)) if args.write else None
+        return _Run(args, session, output).go()
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.count is not None and args.count < 1:
+        raise UsageError(f"-c {args.count}: a count of packets is at least 1")
+    if not args.interval >= 1e-6:
+        raise UsageError(f"--interval {args.interval}: at least 0.000001 seconds")
+    if args.captures.count("-") > 1:
+        raise UsageError("stdin (-) can be read once")
+
+
+@dataclass
+class _Run:
+    """One run of the command: what it prints and when."""
+
+    args: argparse.Namespace
+    session: Session
+    output: CaptureOutput | None
+    intervals: list[Interval] = field(default_factory=list)
+    errors: list[CaptureError] = field(default_factory=list)
+
+    def go(self) -> int:
+        from netbpf.replay.core import Replay
+
+        args, output = self.args, self.output
+        replay = Replay(
+            self.session.loaded,
+            self.session.maps,
+            interval_ns=round(args.interval * 1e9),
+            limit=args.count,
+            sink=output.write if output else None,
+        )
+        started, interrupted = time.perf_counter(), False
+        try:
+            for path in args.captures:
+                self._capture(path, replay)
+                if replay.finished:
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+        seconds = time.perf_counter() - started
+        if replay.totals.packets:
+            self._tell(replay.finish())
+        self._finish(replay, seconds)
+        for error in self.errors:
+            print(f"netbpf: {error}", file=sys.stderr)
+        if interrupted:
+            print("netbpf: interrupted: what is told above is what was done", file=sys.stderr)
+            return EX_INTERRUPTED
+        return self.errors[0].exit_code if self.errors else 0
+
+    def _capture(self, path: str, replay: Replay) -> None:
+        """One capture; damage ends it and is told at the end, after all that was good."""
+        from netbpf.packet.open import open_capture
+
+        try:
+            with open_capture(path) as reader:
+                progress = Progress()
+                replay.on_progress = lambda: progress.update(replay.totals.packets, *reader.progress())
+                if self.output:
+                    self.output.begin(reader)
+                try:
+                    for interval in replay.run(reader):
+                        progress.clear()
+                        self._tell(interval)
+                finally:
+                    progress.clear()
+        except CaptureError as e:
+            self.errors.append(e)
+
+    def _tell(self, interval: Interval) -> None:
+        if self.args.json:
+            self.intervals.append(interval)
+        elif not self.args.quiet and interval.line:
+            if interval.skipped:
+                print(f"({interval.skipped} intervals without packets)")
+            print(interval.line, flush=True)
+
+    def _finish(self, replay: Replay, seconds: float) -> None:
+        from netbpf.replay.report import json_report, totals_text
+
+        engine = self.session.engine_name
+        if self.args.json:
+            print(json.dumps(json_report(replay, self.intervals, seconds, engine)))
+            return
+        print(totals_text(replay, seconds, engine))
+        if self.args.dump != "none":
+            self._dump(replay)
+
+    def _dump(self, replay: Replay) -> None:
+        from netbpf.maps.dump import dump
+
+        for name, m in replay.maps.items():
+            print(f"\nmap {name}:")
+            print(dump(m, self.args.dump), end="")

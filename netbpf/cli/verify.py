@@ -1,0 +1,71 @@
+"""``netbpf verify``: the verdict and the log of the kernel's verifier, without a kernel."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from netbpf.errors import ProgramRejected, errno_name
+
+CAPS = {
+    "all": None,
+    "bpf": frozenset({"CAP_BPF", "CAP_NET_ADMIN"}),
+    "none": frozenset[str](),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("programs", nargs="+", metavar="PROG", help="assembly (.s) or raw instructions (.bin)")
+    parser.add_argument(
+        "--log-level",
+        type=int,
+        default=1,
+        choices=(0, 1, 2, 4, 5, 6),
+        help="1: the path to a refusal, 2: every state, 4: statistics",
+    )
+    parser.add_argument("--caps", choices=tuple(CAPS), default="all", help="what the loading process may do (default all)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a program")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every program would load, else 65."""
+    worst = 0
+    for path in args.programs:
+        answer = _ask(path, args.caps, args.log_level)
+        if args.json:
+            print(json.dumps(answer))
+        else:
+            _tell(path, answer)
+        if answer["errno"]:
+            worst = ProgramRejected.exit_code
+    return worst
+
+
+def _ask(path: str, caps: str, log_level: int) -> dict[str, Any]:
+    from netbpf.host.loader import load_spec
+    from netbpf.host.sim.host import SimHost
+    from netbpf.sources.load import read_program
+
+    spec = read_program(path)
+    host = SimHost(unprivileged_bpf_disabled=0)
+    with host.process() as owner, host.process(caps=CAPS[caps]) as process:
+        del owner
+        try:
+            loaded = load_spec(process, spec, log_level=log_level)
+        except ProgramRejected as e:
+            return {"program": path, "verdict": "reject", "errno": e.errno, "log": e.log, "diagnosis": e.diagnosis}
+        return {"program": path, "verdict": "accept", "errno": 0, "log": process.load_log(loaded.prog_fd), "diagnosis": None}
+
+
+def _tell(path: str, answer: dict[str, Any]) -> None:
+    if answer["log"]:
+        sys.stdout.write(answer["log"])
+    if not answer["errno"]:
+        print(f"{path}: accepted")
+        return
+    print(f"{path}: rejected with {errno_name(answer['errno'])}")
+    diagnosis = answer["diagnosis"] or {}
+    if diagnosis.get("hint"):
+        print(f"hint: {diagnosis['hint']}")

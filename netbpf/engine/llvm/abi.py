@@ -1,0 +1,43 @@
+"""The two structures that native code and Python share: Args (one run) and Meta (one packet's context). Offsets only.
+
+All fields are 8 bytes unless said, native byte order. ``Args`` is written by Python before a run and holds the totals after
+it; ``Meta`` holds what the program may read of the sk_buff beside its bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+def _layout(names: str) -> dict[str, int]:
+    return {name: 8 * i for i, name in enumerate(names.split())}
+
+
+# buf: address of the window; pos, end: where in it (bytes of a capture, or indexes of columns) the run begins, and after it
+# where it stopped; stop_ns: stop before the first packet at or after this time, next_ns: that packet's; max_packets: stop
+# after so many; prefetch: where the prefetch cursor starts (beyond every window: no prefetching). *_col: addresses of columns
+# (results: 0 where not wanted). snaplen, max_caplen, ts_scale, layouts: of the records, see packet.capture.RecordLayout.
+# scratch: room for one frame. device_mac: little-endian in the low 48 bits, all ones for any. meta: of the packet at hand, at
+# first the defaults. maps: address of the table of map base addresses. r1..r5: of a call back into Python; fault: 1 when it
+# failed and the run must end. skb_*: the packet of a call back, or of variant "one".
+ARGS: Final = _layout(
+    "buf pos end stop_ns max_packets prefetch "
+    "packets bytes accepted trimmed last_ns next_ns status "
+    "verdict_col kept_col trimmed_col offset_col caplen_col wirelen_col ts_col direction_col interface_col "
+    "snaplen max_caplen ts_scale layouts n_layouts first_interface "
+    "scratch meta maps device_mac ifindex now_ns rng_state cpu_id "
+    "callback fault r1 r2 r3 r4 r5 skb_pkt skb_len skb_cap"
+)
+ARGS_BYTES: Final = 8 * len(ARGS)
+
+# why a run stopped
+STATUS_END, STATUS_TICK, STATUS_COUNT, STATUS_RECORD, STATUS_FAULT = range(5)
+
+# one u64 per scalar of the context; arrays of u32 (cb, the IPv6 addresses) at the end
+META: Final = _layout(
+    "len pkt_type mark queue_mapping protocol vlan_present vlan_tci vlan_proto priority ingress_ifindex ifindex tc_index "
+    "hash tc_classid napi_id family remote_ip4 local_ip4 remote_port local_port tstamp wire_len gso_segs gso_size "
+    "tstamp_type hwtstamp data_off mac_header network_header transport_header sk_cookie sk_uid has_sk head_len "
+    "cb0 cb1 cb2 remote_ip6_0 remote_ip6_1 local_ip6_0 local_ip6_1"
+)
+META_BYTES: Final = 8 * len(META)

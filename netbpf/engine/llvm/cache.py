@@ -1,0 +1,69 @@
+"""Compiled objects on disk, so that the second run of a program starts without llvmlite.
+
+One file an object in the user's cache folder ($XDG_CACHE_HOME/netbpf or ~/.cache/netbpf), named by the digest of all that the
+code depends on. An entry that is damaged, another user's, or open to others' writing is ignored, never run.
+
+    "netbpf native 1\\n" | sha256 of the rest (32) | flags u32 | object
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+MAGIC = b"netbpf native 1\n"
+FLAG_MAY_FAULT = 1
+MAX_ENTRY_BYTES = 64 << 20
+
+
+class Entry(NamedTuple):
+    """An object and what Python must know to run it."""
+
+    code: bytes
+    may_fault: bool
+
+
+def cache_dir() -> Path:
+    """The folder; it need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base if base and os.path.isabs(base) else Path.home() / ".cache") / "netbpf"
+
+
+def read(key: str) -> Entry | None:
+    """The entry under ``key``, or None where there is none that may be run."""
+    try:
+        with open(cache_dir() / key, "rb") as f:
+            status = os.fstat(f.fileno())
+            if status.st_uid != os.getuid() or status.st_mode & 0o022 or status.st_size > MAX_ENTRY_BYTES:
+                return None
+            data = f.read()
+    except (OSError, RuntimeError):  # RuntimeError: no home directory
+        return None
+    digest, rest = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
+    if not data.startswith(MAGIC) or len(rest) < 4 or hashlib.sha256(rest).digest() != digest:
+        return None
+    (flags,) = struct.unpack_from("<I", rest)
+    return Entry(rest[4:], bool(flags & FLAG_MAY_FAULT))
+
+
+def write(key: str, entry: Entry) -> None:
+    """Keep an entry; a cache that can't be written is no error."""
+    rest = struct.pack("<I", FLAG_MAY_FAULT if entry.may_fault else 0) + entry.code
+    data = MAGIC + hashlib.sha256(rest).digest() + rest
+    try:
+        folder = cache_dir()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=folder)  # mode 0600
+        try:
+            with os.fdopen(fd, "wb") as f:
+                f.write(data)
+            os.replace(name, folder / key)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except (OSError, RuntimeError):
+        return

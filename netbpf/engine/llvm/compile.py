@@ -1,0 +1,32 @@
+"""LLVM text -> object file bytes for this machine. The only module that imports llvmlite."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from llvmlite import binding as llvm
+
+OPT_LEVEL = 2
+
+
+@cache
+def _target_machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    # no host features: code for the family runs on every machine of it, so a cache may be shared, and measures the same
+    return target.create_target_machine(opt=OPT_LEVEL, reloc="pic", codemodel="small")
+
+
+def compile_object(text: str) -> bytes:
+    """Parse, verify, optimise and emit. Raises RuntimeError with LLVM's words where the text is not valid."""
+    machine = _target_machine()
+    module = llvm.parse_assembly(text)
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=OPT_LEVEL)
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return bytes(machine.emit_object(module))

@@ -1,0 +1,309 @@
+"""The native engine: code found in the cache or compiled, and the calls into it. Knows no LLVM; that is ``compile``'s."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+from array import array
+from pathlib import Path
+from typing import Any, Final
+
+from netbpf import __version__
+from netbpf.abi.net import LINKTYPE_ETHERNET
+from netbpf.engine.base import Totals, Verdicts
+from netbpf.engine.llvm import cache
+from netbpf.engine.llvm.abi import ARGS, ARGS_BYTES, META, META_BYTES, STATUS_TICK
+from netbpf.engine.llvm.objfile import BadObject, MappedCode
+from netbpf.engine.llvm.variant import Variant
+from netbpf.env import Env
+from netbpf.errors import NetbpfError
+from netbpf.isa.instruction import encode
+from netbpf.packet.batch import PacketBatch
+from netbpf.packet.capture import RecordLayout, Window
+from netbpf.packet.receive import DEFAULT_DEVICE, Device, receive
+from netbpf.packet.skbuff import SkBuff
+from netbpf.program import VerifiedProgram
+
+NEVER_NS: Final = 0xFFFF_FFFF_FFFF_FFFF
+NO_LIMIT: Final = 1 << 62
+ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
+SCRATCH_BYTES: Final = 1 << 19  # longer than any captured Ethernet frame
+PREFETCH_FROM_BYTES: Final = 192  # packets of this average length and more pay for the prefetch cursor
+_ENTRY: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
+
+
+class NativeUnavailable(NetbpfError):
+    """This platform has no llvmlite and the cache no code: the caller may take the interpreter."""
+
+
+class NativeEngine:
+    """Compiles through LLVM. ``use_cache`` False neither reads nor writes the cache on disk."""
+
+    name = "native"
+
+    def __init__(self, *, use_cache: bool = True) -> None:
+        self.use_cache = use_cache
+
+    def load(self, program: VerifiedProgram, env: Env) -> NativeLoaded:
+        return NativeLoaded(program, env, use_cache=self.use_cache)
+
+
+class _Code:
+    """Native code of one variant, callable."""
+
+    def __init__(self, program: VerifiedProgram, variant: Variant, use_cache: bool) -> None:
+        entry, self._mapped = self._find(program, variant, use_cache)
+        self.may_fault = entry.may_fault
+        self.run = _ENTRY(self._mapped.entry)
+
+    def _find(self, program: VerifiedProgram, variant: Variant, use_cache: bool) -> tuple[cache.Entry, MappedCode]:
+        key = cache_key(program, variant) if use_cache else ""
+        entry = cache.read(key) if use_cache else None
+        if entry is not None:
+            try:
+                return entry, MappedCode(entry.code)
+            except BadObject:
+                pass  # written by a version that emitted what this one cannot map: compile afresh
+        entry = _compile(program, variant)
+        mapped = MappedCode(entry.code)
+        if use_cache:
+            cache.write(key, entry)
+        return entry, mapped
+
+
+def _compile(program: VerifiedProgram, variant: Variant) -> cache.Entry:
+    from netbpf.engine.llvm.helpers import needs_call_back
+    from netbpf.engine.llvm.loop import module_text
+
+    try:
+        from netbpf.engine.llvm.compile import compile_object
+    except ImportError as e:
+        raise NativeUnavailable(f"the native engine needs llvmlite, which is not here ({e}); pip install llvmlite") from e
+    return cache.Entry(compile_object(module_text(program, variant)), needs_call_back(program))
+
+
+def cache_key(program: VerifiedProgram, variant: Variant) -> str:
+    """Digest of all that native code depends on: program, proved facts, map shapes, variant, this engine, CPU family."""
+    from netbpf.engine.llvm.shape import map_shape
+
+    facts = [(f.ptr, f.map_index) for f in program.facts]
+    told = (
+        encode(program.insns), program.proved, facts, program.subprogs, [map_shape(m) for m in program.maps],
+        variant, __version__, _own_sources(), platform.machine(),
+    )  # fmt: skip
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _own_sources() -> list[tuple[str, int, int]]:
+    """What tells one version of this folder from another."""
+    with os.scandir(Path(__file__).parent) as files:
+        found = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.name.endswith(".py")]
+    return sorted(found)
+
+
+class NativeLoaded:
+    """A program as native code. Each variant of the packet loop is made when first needed.
+
+    ``device`` is what packets of a batch or window come in on.
+    """
+
+    def __init__(self, program: VerifiedProgram, env: Env, *, use_cache: bool = True, device: Device = DEFAULT_DEVICE) -> None:
+        self.program, self.env, self.device, self._use_cache = program, env, device, use_cache
+        self._codes: dict[Variant, _Code] = {}
+        self._args = (ctypes.c_uint64 * (ARGS_BYTES // 8))()
+        self._meta = (ctypes.c_uint64 * (META_BYTES // 8))()
+        self._scratch = ctypes.create_string_buffer(SCRATCH_BYTES)
+        self._maps = (ctypes.c_uint64 * max(1, len(program.maps)))(*[m.address for m in program.maps])
+        self._trace_clock = hasattr(env, "set_time")
+        self._set("scratch", ctypes.addressof(self._scratch))
+        self._set("maps", ctypes.addressof(self._maps))
+        self._bridge: Any = None
+
+    # --- the argument block --------------------------------------------------------------------------------------------
+    def _set(self, name: str, value: int) -> None:
+        self._args[ARGS[name] >> 3] = value
+
+    def _set_all(self, **values: int) -> None:
+        for name, value in values.items():
+            self._set(name, value)
+
+    def _get(self, name: str) -> int:
+        return self._args[ARGS[name] >> 3]
+
+    def _set_meta(self, name: str, value: int) -> None:
+        self._meta[META[name] >> 3] = value
+
+    def _code(self, variant: Variant) -> _Code:
+        code = self._codes.get(variant)
+        if code is None:
+            code = self._codes[variant] = _Code(self.program, variant, self._use_cache)
+            if code.may_fault and self._bridge is None:
+                from netbpf.engine.llvm.bridge import Bridge
+
+                self._bridge = Bridge(self)
+                self._set("callback", self._bridge.address)
+        return code
+
+    def _call(self, code: _Code) -> int:
+        env: Any = self.env
+        if self._trace_clock:
+            self._set("now_ns", env.now_ns)
+            self._set("rng_state", env.rng_state)
+        else:
+            self._set("now_ns", env.ktime_ns())
+            self._set("rng_state", self._get("rng_state") or env.random_u32() << 32 | env.random_u32() | 1)
+        self._set("cpu_id", env.cpu_id())
+        self._set("fault", 0)
+        result = int(code.run(ctypes.addressof(self._args)))
+        if self._trace_clock:
+            env.now_ns, env.rng_state = self._get("now_ns"), self._get("rng_state")
+        if self._bridge is not None:
+            self._bridge.raise_fault()
+        return result
+
+    # --- one packet ----------------------------------------------------------------------------------------------------
+    def run_one(self, skb: SkBuff) -> int:
+        """Run once; the full 64-bit R0. Raises EngineFault."""
+        code = self._code(Variant("one", trace_clock=self._trace_clock))
+        head = ctypes.create_string_buffer(skb.head, max(len(skb.head), 1))
+        self._describe(skb)
+        self._set("meta", ctypes.addressof(self._meta))
+        self._set("skb_pkt", ctypes.addressof(head) + skb.data_off)
+        self._set("skb_len", skb.len)
+        self._set("skb_cap", min(len(skb.head) - skb.data_off, skb.len) & NEVER_NS)
+        if self._bridge is not None:
+            self._bridge.skb = skb
+        r0 = self._call(code)
+        at = META["cb0"]
+        skb.cb[:] = bytes(memoryview(self._meta).cast("B")[at : at + 20])
+        return r0
+
+    def _describe(self, skb: SkBuff) -> None:
+        """The sk_buff into Meta."""
+        from netbpf.packet.context import FIELD_VALUES, WORD_VALUES, context_value
+
+        for name in FIELD_VALUES:
+            if name in META:
+                self._set_meta(name, context_value(skb, name))
+        for name in ("data_off", "mac_header", "network_header", "transport_header"):
+            self._set_meta(name, getattr(skb, name) & NEVER_NS)
+        raw = memoryview(self._meta).cast("B")
+        for name, first, words in (("cb", "cb0", 5), ("remote_ip6", "remote_ip6_0", 4), ("local_ip6", "local_ip6_0", 4)):
+            for word in range(words):
+                at = META[first] + 4 * word
+                raw[at : at + 4] = WORD_VALUES[name](skb, word).to_bytes(4, "little")
+
+    # --- many packets --------------------------------------------------------------------------------------------------
+    def run(self, batch: PacketBatch) -> Verdicts:
+        """Run every packet of the batch in order. Raises EngineFault."""
+        n = len(batch)
+        out = Verdicts(array("I", bytes(4 * n)), array("I", bytes(4 * n)), bytearray(n))
+        done = 0
+        while done < n:
+            if batch.linktype == LINKTYPE_ETHERNET:
+                done = self._run_rows(batch, out, done)
+            if done < n:
+                self._run_row_slowly(batch, out, done)
+                done += 1
+        return out
+
+    def _run_rows(self, batch: PacketBatch, out: Verdicts, first: int) -> int:
+        """Rows from ``first`` on until one that native code leaves to Python; its index."""
+        code = self._code(Variant("columns", trace_clock=self._trace_clock))
+        buffer, keep = address_of(batch.buffer)
+        self._defaults()
+        results = ((out.verdict, "verdict_col", 4), (out.kept, "kept_col", 4))
+        for column, name, size in results:
+            self._set(name, column.buffer_info()[0] + size * first)
+        flags, keep_flags = address_of(out.trimmed)
+        directions, keep_directions = address_of(batch.direction or bytearray(len(batch)))
+        self._set("trimmed_col", flags + first)
+        self._set("direction_col", directions)
+        for name in ("offset", "caplen", "wirelen", "interface"):
+            self._set(f"{name}_col", getattr(batch, name).buffer_info()[0])
+        self._set("ts_col", batch.ts_ns.buffer_info()[0])
+        self._set_all(buf=buffer, pos=first, end=len(batch), stop_ns=NEVER_NS, max_packets=NO_LIMIT, prefetch=NO_LIMIT)
+        self._call(code)
+        del keep, keep_flags, keep_directions
+        return self._get("pos")
+
+    def _run_row_slowly(self, batch: PacketBatch, out: Verdicts, i: int) -> None:
+        """A row that native code left: built by ``receive``; a frame that reaches no socket counts as dropped."""
+        record = batch.record(i)
+        skb = receive(record, self.device)
+        if skb is None:
+            return
+        if self._trace_clock:
+            env: Any = self.env
+            env.set_time(record.ts_ns)
+        verdict = self.run_one(skb) & 0xFFFF_FFFF
+        out.verdict[i], out.kept[i] = verdict, min(verdict, skb.len)
+        out.trimmed[i] = 0 < verdict < skb.len
+
+    def _defaults(self) -> None:
+        """Meta and Args as every Ethernet frame on this device has them."""
+        d = self.device
+        ctypes.memset(self._meta, 0, META_BYTES)
+        for name in ("queue_mapping", "napi_id", "hash", "mark", "priority"):
+            self._set_meta(name, getattr(d, name))
+        self._set_meta("network_header", 14)
+        self._set_meta("transport_header", 14)
+        self._set("meta", ctypes.addressof(self._meta))
+        self._set("ifindex", d.ifindex)
+        self._set("device_mac", ANY_MAC if d.mac is None else int.from_bytes(d.mac, "little"))
+
+    def can_walk(self, layout: RecordLayout) -> bool:
+        """Whether ``walk`` takes windows of this layout: some interface gives Ethernet frames."""
+        return any(i.linktype == LINKTYPE_ETHERNET for i in layout.interfaces)
+
+    def walk(self, window: Window, totals: Totals, *, stop_ns: int = NEVER_NS, max_packets: int = NO_LIMIT) -> int | None:
+        """See WindowWalker."""
+        layout = window.layout
+        code = self._code(Variant.of_layout(layout, self._trace_clock))
+        buffer, keep = address_of(window.buffer)
+        self._defaults()
+        rows, keep_rows = self._layouts(layout)
+        first = layout.interfaces[0]
+        average = totals.bytes / totals.packets if totals.packets else 1024
+        self._set_all(
+            buf=buffer, pos=window.start, end=window.end, stop_ns=stop_ns, max_packets=max_packets,
+            verdict_col=0, kept_col=0, trimmed_col=0, snaplen=first.snaplen, max_caplen=layout.max_caplen,
+            ts_scale=first.ts_multiplier, layouts=rows, n_layouts=len(layout.interfaces),
+            first_interface=layout.first_interface,
+            prefetch=window.start if average >= PREFETCH_FROM_BYTES else NO_LIMIT,
+        )  # fmt: skip
+        self._call(code)
+        del keep, keep_rows
+        packets = self._get("packets")
+        window.advance(self._get("pos") - window.start, packets)
+        totals.packets += packets
+        totals.bytes += self._get("bytes")
+        totals.accepted += self._get("accepted")
+        totals.dropped += packets - self._get("accepted")
+        totals.trimmed += self._get("trimmed")
+        totals.last_ns = max(totals.last_ns, self._get("last_ns"))
+        return self._get("next_ns") if self._get("status") == STATUS_TICK else None
+
+    def _layouts(self, layout: RecordLayout) -> tuple[int, Any]:
+        """The table of interfaces for the pcapng loop; see loop._fetch_block."""
+        rows = (ctypes.c_uint64 * (6 * len(layout.interfaces)))()
+        for k, i in enumerate(layout.interfaces):
+            usable = i.linktype == LINKTYPE_ETHERNET
+            rows[6 * k : 6 * k + 5] = [usable, i.snaplen, i.ts_multiplier, i.ts_divisor, i.ts_offset_ns & NEVER_NS]
+        return ctypes.addressof(rows), rows
+
+
+def address_of(buffer: Any) -> tuple[int, Any]:
+    """Address of a bytes-like object's first byte, and what keeps it there while used."""
+    if isinstance(buffer, bytes):
+        return ctypes.cast(ctypes.c_char_p(buffer), ctypes.c_void_p).value or 0, buffer
+    view = memoryview(buffer)
+    if not view.nbytes:
+        return 0, view
+    if view.readonly:
+        data = view.tobytes()
+        return address_of(data)[0], data
+    pin = (ctypes.c_char * view.nbytes).from_buffer(view)
+    return ctypes.addressof(pin), pin

@@ -1,0 +1,250 @@
+"""Helper calls in native code. A helper with a row in NATIVE is compiled; any other calls back into Python.
+
+A call back stores R1..R5 in Args and calls ``i64 callback(ptr args, i64 helper id, i64 pc)``; it sets ``Args.fault`` when
+Python failed, and the run ends there.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from netbpf.abi.helpers import FUNC_IDS
+from netbpf.engine.llvm.abi import ARGS
+from netbpf.engine.llvm.lower import MAP_TAG
+from netbpf.engine.llvm.shape import ARRAYS, PER_CPU, TABLES, is_native
+from netbpf.env import JIFFY_NS
+from netbpf.program import VerifiedProgram
+
+if TYPE_CHECKING:
+    from netbpf.engine.llvm.lower import SubprogLowerer
+
+BPF_MAX_LOOPS: Final = 8 * 1024 * 1024
+SKB_LOAD_BYTES_MAX: Final = 0xFFFF
+
+
+def emit_helper(s: SubprogLowerer, pc: int, func_id: int) -> None:
+    """Call helper ``func_id`` with R1..R5; R0 is its result."""
+    body = NATIVE.get(func_id)
+    if body is None or not body(s, pc):
+        _call_back(s, pc, func_id)
+
+
+def needs_call_back(program: VerifiedProgram) -> bool:
+    """Whether some call may leave native code: a map or helper without a native body."""
+    from netbpf.isa.opcodes import BPF_CALL, BPF_JMP
+
+    used = {i.imm for i in program.insns if i.code == BPF_JMP | BPF_CALL and i.src == 0}
+    return not used <= set(NATIVE) or not all(is_native(m) for m in program.maps) or bool(used & _MAY_CALL_BACK)
+
+
+def _call_back(s: SubprogLowerer, pc: int, func_id: int) -> None:
+    f = s.f
+    for r in range(1, 6):
+        f.store(64, s.get(r), f.gep("%a", ARGS[f"r{r}"]), 8)
+    f.store(64, "%cap", f.gep("%a", ARGS["skb_cap"]), 8)
+    f.store(64, "%len", f.gep("%a", ARGS["skb_len"]), 8)
+    f.store(64, f.op("ptrtoint ptr %pkt to i64"), f.gep("%a", ARGS["skb_pkt"]), 8)
+    f.store(64, f.op("ptrtoint ptr %meta to i64"), f.gep("%a", ARGS["meta"]), 8)
+    target = f.op(f"load ptr, ptr {f.gep('%a', ARGS['callback'])}, align 8")
+    s.set(0, f.op(f"call i64 {target}(ptr %a, i64 {func_id}, i64 {pc})"))
+    s.leave_on_fault()
+
+
+# --- maps ----------------------------------------------------------------------------------------------------------------
+def _native_map(s: SubprogLowerer, pc: int) -> int:
+    index = s.map_index(pc, 1)
+    return index if index >= 0 and is_native(s.owner.program.maps[index]) else -1
+
+
+def _cpu(s: SubprogLowerer, index: int) -> str:
+    """The CPU operand of a map operation; 0 where the map has no per-CPU values and no spare elements to keep apart."""
+    return _arg(s, "cpu_id") if s.owner.program.maps[index].spec.map_type in PER_CPU | TABLES else "0"
+
+
+def _arg(s: SubprogLowerer, name: str) -> str:
+    s.owner.used_args.add(name)
+    return s.f.load(64, s.f.gep("%a", ARGS[name]), 8)
+
+
+def _map_lookup(s: SubprogLowerer, pc: int) -> bool:
+    index = _native_map(s, pc)
+    if index >= 0:
+        per_cpu = s.owner.program.maps[index].spec.map_type in PER_CPU
+        cpu = _arg(s, "cpu_id") if per_cpu else "0"
+        s.set(0, s.f.op(f"call i64 @lookup{index}(ptr %m{index}, ptr {s.pointer(pc, 2, 0)}, i64 {cpu})"))
+    return index >= 0
+
+
+def _map_update(s: SubprogLowerer, pc: int) -> bool:
+    index = _native_map(s, pc)
+    if index >= 0:
+        key, value = s.pointer(pc, 2, 0), s.pointer(pc, 3, 0)
+        cpu = _cpu(s, index)
+        s.set(0, s.f.op(f"call i64 @update{index}(ptr %m{index}, ptr {key}, ptr {value}, i64 {s.get(4)}, i64 {cpu})"))
+    return index >= 0
+
+
+def _map_delete(s: SubprogLowerer, pc: int) -> bool:
+    index = _native_map(s, pc)
+    if index >= 0:
+        s.set(0, s.f.op(f"call i64 @delete{index}(ptr %m{index}, ptr {s.pointer(pc, 2, 0)})"))
+    return index >= 0
+
+
+# --- the world --------------------------------------------------------------------------------------------------------------
+def _now(s: SubprogLowerer, pc: int) -> bool:
+    s.set(0, _arg(s, "now_ns"))
+    return True
+
+
+def _coarse(s: SubprogLowerer, pc: int) -> bool:
+    now = _arg(s, "now_ns")
+    s.set(0, s.f.op(f"sub i64 {now}, {s.f.op(f'urem i64 {now}, {JIFFY_NS}')}"))
+    return True
+
+
+def _jiffies(s: SubprogLowerer, pc: int) -> bool:
+    s.set(0, s.f.op(f"udiv i64 {_arg(s, 'now_ns')}, {JIFFY_NS}"))
+    return True
+
+
+def _random(s: SubprogLowerer, pc: int) -> bool:
+    """xorshift64*, the same steps as SteppedEnv.random_u32."""
+    f = s.f
+    x = _arg(s, "rng_state")
+    for shift, by in (("lshr", 12), ("shl", 25), ("lshr", 27)):
+        x = f.op(f"xor i64 {x}, {f.op(f'{shift} i64 {x}, {by}')}")
+    f.store(64, x, f.gep("%a", ARGS["rng_state"]), 8)
+    s.set(0, f.op(f"lshr i64 {f.op(f'mul i64 {x}, {0x2545F4914F6CDD1D}')}, 32"))
+    return True
+
+
+def _cpu_id(s: SubprogLowerer, pc: int) -> bool:
+    s.set(0, _arg(s, "cpu_id"))
+    return True
+
+
+def _zero(s: SubprogLowerer, pc: int) -> bool:
+    s.set(0, "0")
+    return True
+
+
+def _skb_load_bytes(s: SubprogLowerer, pc: int) -> bool:
+    """R2 offset (u32), R3 buffer, R4 length: the bytes, or zeroes and -EFAULT where they are not all in the packet."""
+    f = s.f
+    offset = f.op(f"and i64 {s.get(2)}, 4294967295")
+    to, size = s.pointer(pc, 3, 0), f.op(f"and i64 {s.get(4)}, 4294967295")
+    good, bad, done = f.fresh_label("copy"), f.fresh_label("zero"), f.fresh_label("loaded")
+    small = f.op(f"icmp ule i64 {offset}, 2147483647")
+    inside = f.op(f"icmp sge i64 %cap, {f.op(f'add i64 {offset}, {size}')}")
+    f.cond(f.op(f"and i1 {small}, {inside}"), good, bad)
+    known = s.known(pc, 4)
+    length = str(known.value) if known and known.kind == "num" else size
+    f.label(good)
+    f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {f.gep('%pkt', offset)}, i64 {length}, i1 false)")
+    f.br(done)
+    f.label(bad)
+    f.do(f"call void @llvm.memset.p0.i64(ptr {to}, i8 0, i64 {length}, i1 false)")
+    f.br(done)
+    f.label(done)
+    s.set(0, f.op(f"phi i64 [ 0, %{good} ], [ {-errno.EFAULT}, %{bad} ]"))
+    return True
+
+
+# --- callbacks of the program's own --------------------------------------------------------------------------------------
+def _callback(s: SubprogLowerer, pc: int, register: int) -> int:
+    """Index of the subprogram that R names, or -1."""
+    known = s.known(pc, register)
+    return s.owner.start_of[known.value] if known and known.kind == "func" else -1
+
+
+def _loop(s: SubprogLowerer, pc: int) -> bool:
+    """bpf_loop(nr, callback, ctx, flags): how often the callback ran, at most BPF_MAX_LOOPS."""
+    target = _callback(s, pc, 2)
+    if target < 0:
+        raise s.unsupported(pc)
+    f = s.f
+    count = f.op(f"and i64 {s.get(1)}, 4294967295")
+    ctx, flags = s.get(3), s.get(4)
+    slot = f"%loop{pc}"
+    f.lines.insert(2, f"  {slot} = alloca i64")
+    begin, head, body, on, done = (f.fresh_label(n) for n in ("begin", "head", "body", "on", "done"))
+    bad = f.select(f.op(f"icmp ne i64 {flags}, 0"), 64, str(-errno.EINVAL), str(-errno.E2BIG))
+    s.set(0, bad)
+    valid = f.op(f"and i1 {f.op(f'icmp eq i64 {flags}, 0')}, {f.op(f'icmp ule i64 {count}, {BPF_MAX_LOOPS}')}")
+    f.cond(valid, begin, done)
+    f.label(begin)
+    f.store(64, "0", slot, 8)
+    f.label(head)
+    n = f.load(64, slot, 8)
+    s.set(0, n)
+    f.cond(f.op(f"icmp ult i64 {n}, {count}"), body, done)
+    f.label(body)
+    result = s.call_subprog(target, [n, ctx])
+    s.leave_on_fault()
+    after = f.op(f"add i64 {n}, 1")
+    f.store(64, after, slot, 8)
+    s.set(0, after)
+    f.cond(f.op(f"icmp eq i64 {result}, 0"), on, done)
+    f.label(on)
+    f.br(head)
+    f.label(done)
+    return True
+
+
+def _for_each(s: SubprogLowerer, pc: int) -> bool:
+    """bpf_for_each_map_elem(map, callback, ctx, flags) on array kinds: one call per index; others call back."""
+    index, target = _native_map(s, pc), _callback(s, pc, 2)
+    if index < 0 or target < 0 or s.owner.program.maps[index].spec.map_type not in ARRAYS:
+        return False
+    f, m = s.f, s.owner.program.maps[index]
+    ctx, flags = s.get(3), s.get(4)
+    key, per_cpu = f"%each{pc}", m.spec.map_type in PER_CPU
+    f.lines.insert(2, f"  {key} = alloca i64")
+    begin, head, body, on, done = (f.fresh_label(n) for n in ("begin", "head", "body", "on", "done"))
+    cpu = _arg(s, "cpu_id") if per_cpu else "0"
+    s.set(0, str(-errno.EINVAL))
+    f.cond(f.op(f"icmp eq i64 {flags}, 0"), begin, done)
+    f.label(begin)
+    f.store(64, "0", key, 8)
+    f.label(head)
+    n = f.load(64, key, 8)
+    s.set(0, n)
+    f.cond(f.op(f"icmp ult i64 {n}, {m.spec.max_entries}"), body, done)
+    f.label(body)
+    value = f.op(f"call i64 @lookup{index}(ptr %m{index}, ptr {key}, i64 {cpu})")
+    result = s.call_subprog(target, [str(MAP_TAG | index), f.op(f"ptrtoint ptr {key} to i64"), value, ctx])
+    s.leave_on_fault()
+    after = f.op(f"add i64 {n}, 1")
+    f.store(64, after, key, 8)
+    s.set(0, after)
+    f.cond(f.op(f"icmp eq i64 {result}, 0"), on, done)
+    f.label(on)
+    f.br(head)
+    f.label(done)
+    return True
+
+
+def _id(name: str) -> int:
+    return FUNC_IDS[name]
+
+
+NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
+    _id("map_lookup_elem"): _map_lookup,
+    _id("map_update_elem"): _map_update,
+    _id("map_delete_elem"): _map_delete,
+    _id("ktime_get_ns"): _now,
+    _id("ktime_get_boot_ns"): _now,
+    _id("ktime_get_tai_ns"): _now,
+    _id("ktime_get_coarse_ns"): _coarse,
+    _id("jiffies64"): _jiffies,
+    _id("get_prandom_u32"): _random,
+    _id("get_smp_processor_id"): _cpu_id,
+    _id("get_numa_node_id"): _zero,
+    _id("skb_load_bytes"): _skb_load_bytes,
+    _id("loop"): _loop,
+    _id("for_each_map_elem"): _for_each,
+}
+_MAY_CALL_BACK: Final = frozenset({_id("for_each_map_elem")})

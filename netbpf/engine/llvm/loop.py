@@ -1,0 +1,379 @@
+"""The packet loop in native code: records out of a window (or columns), the context each needs, the program inlined.
+
+One function ``i64 @run(ptr args)`` per variant of where packets come from. The context is built by the rule of
+``packet.receive`` and only as far as the program reads it (``Lowerer.used_meta``).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from netbpf.abi.net import (
+    ETH_P_802_2,
+    ETH_P_802_3,
+    ETH_P_802_3_MIN,
+    PACKET_BROADCAST,
+    PACKET_HOST,
+    PACKET_MULTICAST,
+    PACKET_OTHERHOST,
+    PACKET_OUTGOING,
+)
+from netbpf.engine.llvm.abi import (
+    ARGS,
+    META,
+    META_BYTES,
+    STATUS_COUNT,
+    STATUS_END,
+    STATUS_FAULT,
+    STATUS_RECORD,
+    STATUS_TICK,
+)
+from netbpf.engine.llvm.ir import INTRINSICS, Function
+from netbpf.engine.llvm.lower import Lowerer
+from netbpf.engine.llvm.maps import emit_map
+from netbpf.engine.llvm.shape import is_native
+from netbpf.engine.llvm.variant import Variant
+from netbpf.packet.receive import OUTBOUND
+from netbpf.program import VerifiedProgram
+
+PREFETCH_BYTES: Final = 8192
+CACHE_LINE: Final = 64
+MIN_FRAME_BYTES: Final = 20  # an Ethernet header, a VLAN tag and the type inside it
+TPID_8021Q, TPID_8021AD = 0x0081, 0xA888 - 0x10000  # as the bytes lie in memory, read as i16
+EPB_FIXED_BYTES: Final = 32  # an enhanced packet block without its packet: header, 5 words, total length again
+
+
+def module_text(program: VerifiedProgram, variant: Variant) -> str:
+    """The whole LLVM module of a program for one variant."""
+    lowerer = Lowerer(program)
+    functions = lowerer.functions()
+    maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps) if is_native(m))
+    run = _one(lowerer) if variant.kind == "one" else _Loop(lowerer, variant).text()
+    return "\n".join([INTRINSICS, maps, functions, run])
+
+
+_SLOTS: Final = tuple("pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface".split())
+_COLUMNS: Final = ("offset", "caplen", "wirelen", "ts", "direction", "interface")
+
+
+def _load_maps(f: Function, n_maps: int) -> None:
+    if n_maps:
+        table = f.op(f"load ptr, ptr {f.gep('%a', ARGS['maps'])}, align 8")
+        for i in range(n_maps):
+            f.lines.append(f"  %m{i} = load ptr, ptr {f.gep(table, 8 * i)}, align 8")
+
+
+def _one(lowerer: Lowerer) -> str:
+    """Run once on the packet that Args and Meta describe; the full R0."""
+    f = Function("define i64 @run(ptr noalias %a) nounwind")
+    _load_maps(f, len(lowerer.program.maps))
+    for name, kind in (("meta", "ptr"), ("skb_pkt", "ptr"), ("skb_len", "i64"), ("skb_cap", "i64")):
+        short = {"meta": "meta", "skb_pkt": "pkt", "skb_len": "len", "skb_cap": "cap"}[name]
+        f.lines.append(f"  %{short} = load {kind}, ptr {f.gep('%a', ARGS[name])}, align 8")
+    f.ret(f"i64 {f.op(f'call i64 @prog({lowerer.around.passed})')}")
+    return f.text()
+
+
+class _Loop:
+    """Many packets: the walk, the context, the call, the counting."""
+
+    def __init__(self, lowerer: Lowerer, variant: Variant) -> None:
+        self.owner, self.variant = lowerer, variant
+        self.used = lowerer.used_meta
+        self.f = Function("define i64 @run(ptr noalias %a) nounwind")
+
+    def text(self) -> str:
+        f = self.f
+        self._prologue()
+        f.label("head")
+        f.cond(f.op(f"icmp uge i64 {self._get('n')}, {self._max}"), "full", "fetch")
+        f.label("fetch")
+        {"columns": self._fetch_row, "pcap": self._fetch_pcap, "pcapng": self._fetch_block}[self.variant.kind]()
+        f.label("frame")
+        self._context()
+        f.label("go")
+        self._call()
+        self._count()
+        f.br("head")
+        for name, status in (
+            ("full", STATUS_COUNT),
+            ("ended", STATUS_END),
+            ("tick", STATUS_TICK),
+            ("odd", STATUS_RECORD),
+            ("faulted", STATUS_FAULT),
+        ):
+            f.label(name)
+            f.store(64, str(status), f.gep("%a", ARGS["status"]), 8)
+            f.br("leave")
+        f.label("leave")
+        for slot, field in (("pos", "pos"), ("n", "packets"), ("bytes", "bytes"), ("acc", "accepted"), ("trim", "trimmed")):
+            f.store(64, self._get(slot), f.gep("%a", ARGS[field]), 8)
+        f.store(64, self._get("last"), f.gep("%a", ARGS["last_ns"]), 8)
+        f.store(64, self._get("ts"), f.gep("%a", ARGS["next_ns"]), 8)
+        f.ret("i64 0")
+        return f.text()
+
+    # --- set-up --------------------------------------------------------------------------------------------------------
+    def _arg(self, name: str) -> str:
+        return self.f.load(64, self.f.gep("%a", ARGS[name]), 8)
+
+    def _arg_ptr(self, name: str) -> str:
+        return self.f.op(f"load ptr, ptr {self.f.gep('%a', ARGS[name])}, align 8")
+
+    def _get(self, slot: str) -> str:
+        return self.f.load(64, f"%{slot}.v", 8)
+
+    def _set(self, slot: str, value: str) -> None:
+        self.f.store(64, value, f"%{slot}.v", 8)
+
+    def _prologue(self) -> None:
+        f = self.f
+        for slot in _SLOTS:
+            f.lines.append(f"  %{slot}.v = alloca i64")
+        f.lines.append("  %pkt.v = alloca ptr")
+        f.lines.append(f"  %meta = alloca [{META_BYTES} x i8], align 8")
+        _load_maps(f, len(self.owner.program.maps))
+        defaults = self._arg_ptr("meta")
+        f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 %meta, ptr align 8 {defaults}, i64 {META_BYTES}, i1 false)")
+        self._buf, self._end, self._stop = self._arg_ptr("buf"), self._arg("end"), self._arg("stop_ns")
+        self._max, self._scale = self._arg("max_packets"), self._arg("ts_scale")
+        self._verdicts, self._kept, self._trimmed = (self._arg_ptr(n) for n in ("verdict_col", "kept_col", "trimmed_col"))
+        self._want_columns = f.op(f"icmp ne ptr {self._verdicts}, null")
+        self._snaplen, self._max_caplen = self._arg("snaplen"), self._arg("max_caplen")
+        self._scratch, self._mac = self._arg_ptr("scratch"), self._arg("device_mac")
+        if self.variant.kind == "columns":
+            self._columns = {n: self._arg_ptr(f"{n}_col") for n in _COLUMNS}
+        if self.variant.kind == "pcapng":
+            self._layouts, self._n_layouts = self._arg_ptr("layouts"), self._arg("n_layouts")
+        self._set("interface", "0")
+        self._set("pos", self._arg("pos"))
+        self._set("pf", self._arg("prefetch"))
+        for slot in ("n", "bytes", "acc", "trim", "last", "ts"):
+            self._set(slot, "0")
+
+    # --- the next packet: caplen, wirelen, ts, next, %pkt.v; or ended, odd -----------------------------------------------
+    def _fetch_row(self) -> None:
+        f = self.f
+        i = self._get("pos")
+        f.cond(f.op(f"icmp uge i64 {i}, {self._end}"), "ended", "row")
+        f.label("row")
+        for name, bits in (("offset", 64), ("caplen", 32), ("wirelen", 32), ("ts", 64), ("interface", 32)):
+            at = f.op(f"getelementptr i{bits}, ptr {self._columns[name]}, i64 {i}")
+            value = f.zext(f.load(bits, at, bits // 8), bits)
+            if name == "offset":
+                f.do(f"store ptr {f.gep(self._buf, value)}, ptr %pkt.v")
+            else:
+                self._set(name, value)
+        self._set("next", f.op(f"add i64 {i}, 1"))
+        self._stop_at_tick()
+
+    def _word(self, base: str, off: int) -> str:
+        """A 32-bit word of a record header, in the file's byte order, as i64."""
+        f = self.f
+        word = f.load(32, f.gep(base, off))
+        return f.zext(f.bswap(word, 32) if self.variant.big_endian else word, 32)
+
+    def _fetch_pcap(self) -> None:
+        f, v = self.f, self.variant
+        pos = self._get("pos")
+        data = f.op(f"add i64 {pos}, {v.header_bytes}")
+        f.cond(f.op(f"icmp ugt i64 {data}, {self._end}"), "ended", "header")
+        f.label("header")
+        at = f.gep(self._buf, pos)
+        caplen, wirelen = self._word(at, 12 if v.wirelen_first else 8), self._word(at, 8 if v.wirelen_first else 12)
+        f.cond(f.op(f"icmp ugt i64 {caplen}, {self._max_caplen}"), "odd", "sane")
+        f.label("sane")
+        after = f.op(f"add i64 {data}, {caplen}")
+        f.cond(f.op(f"icmp ugt i64 {after}, {self._end}"), "ended", "whole")
+        f.label("whole")
+        seconds, fraction = self._word(at, 0), self._word(at, 4)
+        ts = f.op(f"add i64 {f.op(f'mul i64 {seconds}, 1000000000')}, {f.op(f'mul i64 {fraction}, {self._scale}')}")
+        over = f.op(f"icmp ugt i64 {caplen}, {self._snaplen}")
+        self._set("caplen", f.select(over, 64, self._snaplen, caplen))
+        self._set("wirelen", wirelen)
+        self._set("ts", ts)
+        self._set("next", after)
+        f.do(f"store ptr {f.gep(self._buf, data)}, ptr %pkt.v")
+        self._stop_at_tick()
+        self._prefetch(pos)
+
+    def _fetch_block(self) -> None:
+        """An enhanced packet block without options, of an interface in the table; any other block is odd.
+
+        The table has a row of six u64 an interface: usable, snaplen, multiplier, divisor, offset_ns, reserved.
+        """
+        f = self.f
+        pos = self._get("pos")
+        data = f.op(f"add i64 {pos}, {EPB_FIXED_BYTES - 4}")
+        f.cond(f.op(f"icmp ugt i64 {f.op(f'add i64 {pos}, {EPB_FIXED_BYTES}')}, {self._end}"), "ended", "block")
+        f.label("block")
+        at = f.gep(self._buf, pos)
+        kind, total, interface = self._word(at, 0), self._word(at, 4), self._word(at, 8)
+        caplen = self._word(at, 20)
+        known = f.op(f"and i1 {f.op(f'icmp eq i64 {kind}, 6')}, {f.op(f'icmp ult i64 {interface}, {self._n_layouts}')}")
+        f.cond(known, "packet", "odd")
+        f.label("packet")
+        row = f.gep(self._layouts, f.op(f"mul i64 {interface}, 48"))
+        usable, snaplen = f.load(64, row, 8), f.load(64, f.gep(row, 8), 8)
+        padded = f.op(f"and i64 {f.op(f'add i64 {caplen}, 3')}, -4")
+        plain = f.op(f"icmp eq i64 {total}, {f.op(f'add i64 {padded}, {EPB_FIXED_BYTES}')}")
+        fits = f.op(f"icmp ule i64 {caplen}, {snaplen}")
+        sane = f.op(f"icmp ule i64 {caplen}, {self._max_caplen}")
+        all_right = f.op(f"icmp ne i64 {usable}, 0")
+        for test in (plain, fits, sane):
+            all_right = f.op(f"and i1 {all_right}, {test}")
+        f.cond(all_right, "sane", "odd")
+        f.label("sane")
+        after = f.op(f"add i64 {pos}, {total}")
+        f.cond(f.op(f"icmp ugt i64 {after}, {self._end}"), "ended", "whole")
+        f.label("whole")
+        again = self._word(f.gep(self._buf, f.op(f"sub i64 {after}, 4")), 0)
+        f.cond(f.op(f"icmp eq i64 {again}, {total}"), "stamp", "odd")
+        f.label("stamp")
+        high, low = self._word(at, 12), self._word(at, 16)
+        ticks = f.op(f"or i64 {f.op(f'shl i64 {high}, 32')}, {low}")
+        multiplier, divisor, offset = (f.load(64, f.gep(row, 16 + 8 * k), 8) for k in range(3))
+        scaled = f.op(f"udiv i64 {f.op(f'mul i64 {ticks}, {multiplier}')}, {divisor}")
+        self._set("ts", f.op(f"add i64 {scaled}, {offset}"))
+        self._set("caplen", caplen)
+        self._set("wirelen", self._word(at, 24))
+        self._set("interface", f.op(f"add i64 {interface}, {self._arg('first_interface')}"))
+        self._set("next", after)
+        f.do(f"store ptr {f.gep(self._buf, data)}, ptr %pkt.v")
+        self._stop_at_tick()
+        self._prefetch(pos)
+
+    def _stop_at_tick(self) -> None:
+        f = self.f
+        f.cond(f.op(f"icmp uge i64 {self._get('ts')}, {self._stop}"), "tick", "before")
+        f.label("before")
+
+    def _prefetch(self, pos: str) -> None:
+        """Keep a cursor PREFETCH_BYTES ahead; it starts beyond any window where prefetching does not pay."""
+        f = self.f
+        target = f.op(f"add i64 {pos}, {PREFETCH_BYTES}")
+        f.label("ahead")
+        cursor = self._get("pf")
+        f.cond(f.op(f"icmp ult i64 {cursor}, {target}"), "touch", "frame")
+        f.label("touch")
+        f.do(f"call void @llvm.prefetch.p0(ptr {f.gep(self._buf, cursor)}, i32 0, i32 3, i32 1)")
+        self._set("pf", f.op(f"add i64 {cursor}, {CACHE_LINE}"))
+        f.br("ahead")
+
+    # --- context -------------------------------------------------------------------------------------------------------
+    def _put(self, field: str, value: str) -> None:
+        self.f.store(64, value, self.f.gep("%meta", META[field]), 8)
+
+    def _needs(self, *fields: str) -> bool:
+        """Whether the program, or Python called back from it, may read one of these."""
+        return self.owner.may_fault or bool(self.used & set(fields))
+
+    def _context(self) -> None:
+        """skb->len, the bytes at hand, and the Meta fields that the program reads. Frames under MIN_FRAME_BYTES, whose
+        headers are not all there, are left to Python."""
+        f = self.f
+        f.cond(f.op(f"icmp ult i64 {self._get('caplen')}, {MIN_FRAME_BYTES}"), "odd", "usual")
+        f.label("usual")
+        if self._needs("cb"):
+            f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {f.gep('%meta', META['cb0'])}, i8 0, i64 24, i1 false)")
+        if self.variant.trace_clock and (self.owner.may_fault or "now_ns" in self.owner.used_args):
+            f.store(64, self._get("ts"), f.gep("%a", ARGS["now_ns"]), 8)
+        caplen, wirelen = self._get("caplen"), self._get("wirelen")
+        self._set("pktcap", caplen)
+        self._set("pktlen", f.select(f.op(f"icmp ugt i64 {caplen}, {wirelen}"), 64, caplen, wirelen))
+        self._untag()
+        if self._needs("protocol"):
+            self._protocol()
+        if self._needs("pkt_type", "ingress_ifindex", "ifindex"):
+            self._arrival()
+
+    def _untag(self) -> None:
+        """Move an outer VLAN tag out of the frame: the rest is copied without it, and Meta holds it."""
+        f = self.f
+        wanted = self._needs("vlan_present", "vlan_tci", "vlan_proto")
+        if wanted:
+            for field in ("vlan_present", "vlan_tci", "vlan_proto"):
+                self._put(field, "0")
+        pkt = f.op("load ptr, ptr %pkt.v")
+        tpid = f.load(16, f.gep(pkt, 12))
+        tagged = f.op(f"or i1 {f.op(f'icmp eq i16 {tpid}, {TPID_8021Q}')}, {f.op(f'icmp eq i16 {tpid}, {TPID_8021AD}')}")
+        f.cond(f.op(f"call i1 @llvm.expect.i1(i1 {tagged}, i1 false)"), "tagged", "plain")
+        f.label("tagged")
+        if wanted:
+            self._put("vlan_present", "1")
+            self._put("vlan_tci", f.zext(f.bswap(f.load(16, f.gep(pkt, 14)), 16), 16))
+            self._put("vlan_proto", f.zext(tpid, 16))
+        cap = f.op(f"sub i64 {self._get('pktcap')}, 4")
+        f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {self._scratch}, ptr {pkt}, i64 12, i1 false)")
+        rest = f.op(f"sub i64 {cap}, 12")
+        f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {f.gep(self._scratch, 12)}, ptr {f.gep(pkt, 16)}, i64 {rest}, i1 false)")
+        f.do(f"store ptr {self._scratch}, ptr %pkt.v")
+        self._set("pktcap", cap)
+        self._set("pktlen", f.op(f"sub i64 {self._get('pktlen')}, 4"))
+        f.label("plain")
+
+    def _protocol(self) -> None:
+        """As ``receive.frame_protocol``: an EtherType, or what a length field stands for; in network byte order."""
+        f = self.f
+        pkt = f.op("load ptr, ptr %pkt.v")
+        raw = f.load(16, f.gep(pkt, 12))
+        self._put("protocol", f.zext(raw, 16))
+        f.cond(f.op(f"icmp uge i16 {f.bswap(raw, 16)}, {ETH_P_802_3_MIN}"), "typed", "length")
+        f.label("length")
+        is_raw = f.op(f"icmp eq i16 {f.load(16, f.gep(pkt, 14))}, -1")
+        self._put("protocol", f.select(is_raw, 64, str(ETH_P_802_3 << 8), str(ETH_P_802_2 << 8)))
+        f.label("typed")
+
+    def _arrival(self) -> None:
+        """As ``receive.mac_pkt_type``, and the interface; an outgoing packet (its row says so) came in nowhere."""
+        f = self.f
+        pkt = f.op("load ptr, ptr %pkt.v")
+        low, high = f.zext(f.load(32, pkt), 32), f.zext(f.load(16, f.gep(pkt, 4)), 16)
+        mac = f.op(f"or i64 {low}, {f.op(f'shl i64 {high}, 32')}")
+        group = f.op(f"icmp ne i64 {f.op(f'and i64 {mac}, 1')}, 0")
+        everyone = f.op(f"icmp eq i64 {mac}, {0xFFFF_FFFF_FFFF}")
+        ours = f.op(f"or i1 {f.op(f'icmp eq i64 {mac}, {self._mac}')}, {f.op(f'icmp eq i64 {self._mac}, -1')}")
+        single = f.select(ours, 64, str(PACKET_HOST), str(PACKET_OTHERHOST))
+        kind = f.select(group, 64, f.select(everyone, 64, str(PACKET_BROADCAST), str(PACKET_MULTICAST)), single)
+        device = ingress = f.op(f"add i64 {self._arg('ifindex')}, {self._get('interface')}")
+        if self.variant.kind == "columns":
+            i = self._get("pos")
+            direction = f.load(8, f.op(f"getelementptr i8, ptr {self._columns['direction']}, i64 {i}"))
+            out = f.op(f"icmp eq i8 {direction}, {OUTBOUND}")
+            kind = f.select(out, 64, str(PACKET_OUTGOING), kind)
+            ingress = f.select(out, 64, "0", ingress)
+        self._put("pkt_type", kind)
+        self._put("ifindex", device)
+        self._put("ingress_ifindex", ingress)
+
+    # --- the program and what became of the packet -------------------------------------------------------------------------
+    def _call(self) -> None:
+        f = self.f
+        f.lines.append("  %pkt = load ptr, ptr %pkt.v")
+        f.lines.append("  %len = load i64, ptr %pktlen.v")
+        f.lines.append("  %cap = load i64, ptr %pktcap.v")
+        r0 = f.op(f"call i64 @prog({self.owner.around.passed})")
+        self._verdict = f.op(f"and i64 {r0}, 4294967295")
+        if self.owner.may_fault:
+            f.cond(f.op(f"icmp eq i64 {self._arg('fault')}, 0"), "counted", "faulted")
+            f.label("counted")
+
+    def _count(self) -> None:
+        f, v = self.f, self._verdict
+        n = self._get("n")
+        accepted = f.op(f"icmp ne i64 {v}, 0")
+        short = f.op(f"icmp ult i64 {v}, %len")
+        trimmed = f.zext(f.op(f"and i1 {accepted}, {short}"), 1)
+        f.cond(self._want_columns, "columns", "totals")
+        f.label("columns")
+        kept = f.select(short, 64, v, "%len")
+        for column, bits, value in ((self._verdicts, 32, v), (self._kept, 32, kept), (self._trimmed, 8, trimmed)):
+            f.store(bits, f.trunc(value, bits), f.op(f"getelementptr i{bits}, ptr {column}, i64 {n}"), bits // 8)
+        f.label("totals")
+        self._set("acc", f.op(f"add i64 {self._get('acc')}, {f.zext(accepted, 1)}"))
+        self._set("trim", f.op(f"add i64 {self._get('trim')}, {trimmed}"))
+        self._set("bytes", f.op(f"add i64 {self._get('bytes')}, {self._get('wirelen')}"))
+        ts, last = self._get("ts"), self._get("last")
+        self._set("last", f.select(f.op(f"icmp ugt i64 {ts}, {last}"), 64, ts, last))
+        self._set("n", f.op(f"add i64 {n}, 1"))
+        self._set("pos", self._get("next"))

@@ -1,0 +1,488 @@
+"""eBPF -> LLVM: one function per subprogram. Registers are i64 slots (LLVM makes them values); pointers are addresses.
+
+Knows the program, its facts and its maps' shapes; not where packets come from (``loop``) nor how code is made (``compile``).
+Every function takes the same surroundings after its arguments: Args, Meta, the packet and the map bases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from netbpf.engine.llvm.abi import ARGS
+from netbpf.engine.llvm.flow import ENTRY, Known, Regs, analyse
+from netbpf.engine.llvm.ir import Function, signed_text
+from netbpf.isa.disasm import format_insn
+from netbpf.isa.instruction import Instruction, imm64
+from netbpf.isa.opcodes import (
+    BPF_ABS,
+    BPF_ADD,
+    BPF_ALU,
+    BPF_ALU64,
+    BPF_AND,
+    BPF_ARSH,
+    BPF_ATOMIC,
+    BPF_CALL,
+    BPF_CMPXCHG,
+    BPF_DIV,
+    BPF_END,
+    BPF_EXIT,
+    BPF_FETCH,
+    BPF_IND,
+    BPF_JA,
+    BPF_JCOND,
+    BPF_JEQ,
+    BPF_JGE,
+    BPF_JGT,
+    BPF_JLE,
+    BPF_JLT,
+    BPF_JMP,
+    BPF_JMP32,
+    BPF_JNE,
+    BPF_JSET,
+    BPF_JSGE,
+    BPF_JSGT,
+    BPF_JSLE,
+    BPF_JSLT,
+    BPF_LD,
+    BPF_LDX,
+    BPF_LOAD_ACQ,
+    BPF_LSH,
+    BPF_MEMSX,
+    BPF_MOD,
+    BPF_MOV,
+    BPF_MUL,
+    BPF_NEG,
+    BPF_OR,
+    BPF_PSEUDO_CALL,
+    BPF_PSEUDO_FUNC,
+    BPF_PSEUDO_MAP_IDX,
+    BPF_PSEUDO_MAP_IDX_VALUE,
+    BPF_RSH,
+    BPF_ST,
+    BPF_STORE_REL,
+    BPF_STX,
+    BPF_SUB,
+    BPF_TO_BE,
+    BPF_X,
+    BPF_XCHG,
+    BPF_XOR,
+    SIZE_BYTES,
+    bpf_class,
+    bpf_mode,
+    bpf_op,
+    bpf_size,
+    bpf_src,
+    is_ld_imm64,
+)
+from netbpf.program import InsnFacts, VerifiedProgram
+
+# what a register holds that names a map or a function: never a dereferenceable address
+MAP_TAG: Final = 0x6D61_7000_0000_0000
+FUNC_TAG: Final = 0x6675_6E00_0000_0000
+
+MAY_GOTO_BUDGET: Final = 8 << 20
+
+_BINARY: Final = {
+    BPF_ADD: "add",
+    BPF_SUB: "sub",
+    BPF_MUL: "mul",
+    BPF_OR: "or",
+    BPF_AND: "and",
+    BPF_XOR: "xor",
+    BPF_LSH: "shl",
+    BPF_RSH: "lshr",
+    BPF_ARSH: "ashr",
+}
+_SHIFTS: Final = frozenset({BPF_LSH, BPF_RSH, BPF_ARSH})
+_COMPARE: Final = {
+    BPF_JEQ: "eq",
+    BPF_JNE: "ne",
+    BPF_JGT: "ugt",
+    BPF_JGE: "uge",
+    BPF_JLT: "ult",
+    BPF_JLE: "ule",
+    BPF_JSGT: "sgt",
+    BPF_JSGE: "sge",
+    BPF_JSLT: "slt",
+    BPF_JSLE: "sle",
+}
+_ATOMIC_BINARY: Final = {BPF_ADD: "add", BPF_OR: "or", BPF_AND: "and", BPF_XOR: "xor"}
+
+NO_FACTS: Final = InsnFacts(seen=True)
+
+
+class Unsupported(Exception):
+    """The program uses what this engine has no lowering for; the message names the instruction."""
+
+
+class Surroundings:
+    """The parameters every function passes on: Args, Meta, packet, its lengths, map bases."""
+
+    def __init__(self, n_maps: int) -> None:
+        maps = [f"%m{i}" for i in range(n_maps)]
+        self.params = ", ".join(["ptr %a", "ptr %meta", "ptr %pkt", "i64 %len", "i64 %cap", *(f"ptr noalias {m}" for m in maps)])
+        self.passed = ", ".join(["ptr %a", "ptr %meta", "ptr %pkt", "i64 %len", "i64 %cap", *(f"ptr {m}" for m in maps)])
+
+
+class Lowerer:
+    """One program. ``functions`` is the text of its subprograms, ``used_meta`` the Meta fields they read."""
+
+    def __init__(self, program: VerifiedProgram) -> None:
+        self.program = program
+        self.insns = program.insns
+        self.around = Surroundings(len(program.maps))
+        self.used_meta: set[str] = set()
+        self.used_args: set[str] = set()
+        self.start_of = {s.start: i for i, s in enumerate(program.subprogs)}
+        from netbpf.engine.llvm.helpers import needs_call_back
+
+        self.may_fault = needs_call_back(program)
+
+    def functions(self) -> str:
+        """LLVM text of every subprogram; the main one is ``@prog``."""
+        return "\n".join(SubprogLowerer(self, i).text() for i in range(len(self.program.subprogs)))
+
+    def facts(self, pc: int) -> InsnFacts:
+        return self.program.facts[pc] if self.program.facts else NO_FACTS
+
+    def meta(self, f: Function, field: str) -> str:
+        """The value of a Meta field."""
+        from netbpf.engine.llvm.abi import META
+
+        self.used_meta.add(field)
+        return f.load(64, f.gep("%meta", META[field]), 8)
+
+
+class SubprogLowerer:
+    """One subprogram: control flow and the instructions that touch registers and memory."""
+
+    def __init__(self, owner: Lowerer, index: int) -> None:
+        self.owner, self.index = owner, index
+        self.insns = owner.insns
+        self.subprog = owner.program.subprogs[index]
+        self.is_main = index == 0
+        entry = ENTRY
+        if self.is_main and owner.program.proved:
+            entry = (None, Known("ctx", 0), *ENTRY[2:])
+        self.states: dict[int, Regs] = analyse(self.insns, self.subprog.start, self.subprog.end, entry)
+        self.f = Function(self._head())
+        self.falls = False
+
+    # --- frame -----------------------------------------------------------------------------------------------------
+    def _head(self) -> str:
+        if self.is_main:
+            return f"define internal i64 @prog({self.owner.around.params}) alwaysinline nounwind"
+        args = ", ".join(f"i64 %arg{n}" for n in range(1, 6))
+        return f"define internal i64 @sub{self.index}({args}, {self.owner.around.params}) nounwind"
+
+    def text(self) -> str:
+        f = self.f
+        for r in range(11):
+            f.lines.append(f"  %r{r} = alloca i64")
+        depth = 512 if not self.owner.program.proved else max(8, -(-self.subprog.stack_depth // 8) * 8)
+        f.lines.append("  %stack = alloca [512 x i8], align 16")
+        f.lines.append("  %goto_budget = alloca i64")
+        f.lines.append("  %fp = getelementptr i8, ptr %stack, i64 512")
+        # reading stack that was never written is allowed to the privileged; it reads as zero, as in the interpreter
+        low = f.gep("%stack", 512 - depth)
+        f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {low}, i8 0, i64 {depth}, i1 false)")
+        f.store(64, str(MAY_GOTO_BUDGET), "%goto_budget", 8)
+        for r in range(10):
+            f.store(64, "0", f"%r{r}", 8)
+        self._arguments()
+        f.store(64, f.op("ptrtoint ptr %fp to i64"), "%r10", 8)
+        self._body()
+        f.label("abort")
+        f.ret("i64 0")
+        return f.text()
+
+    def _arguments(self) -> None:
+        if not self.is_main:
+            for r in range(1, 6):
+                self.f.store(64, f"%arg{r}", f"%r{r}", 8)
+        elif self.owner.program.proved:
+            self.f.store(64, self.f.op("ptrtoint ptr %meta to i64"), "%r1", 8)
+        else:
+            self.f.store(64, self.f.op("ptrtoint ptr %pkt to i64"), "%r1", 8)
+            self.f.store(64, "%len", "%r2", 8)
+
+    def _body(self) -> None:
+        targets = self._targets()
+        pc = self.subprog.start
+        while pc < self.subprog.end:
+            if pc in targets:
+                self.f.label(f"pc{pc}")
+            width = 2 if is_ld_imm64(self.insns[pc].code) else 1
+            if pc in self.states and self.f.open:
+                self._insn(pc)
+            pc += width
+        if self.f.open:
+            self.f.br("abort")
+
+    def _targets(self) -> set[int]:
+        from netbpf.engine.llvm.flow import successors
+
+        out: set[int] = set()
+        for pc in self.states:
+            i = self.insns[pc]
+            if bpf_class(i.code) in (BPF_JMP, BPF_JMP32) and bpf_op(i.code) not in (BPF_CALL, BPF_EXIT):
+                out.update(successors(self.insns, pc))
+        return out & set(self.states)
+
+    # --- registers ---------------------------------------------------------------------------------------------------
+    def get(self, r: int) -> str:
+        return self.f.load(64, f"%r{r}", 8)
+
+    def get32(self, r: int) -> str:
+        return self.f.trunc(self.get(r), 32)
+
+    def set(self, r: int, value: str) -> None:
+        self.f.store(64, value, f"%r{r}", 8)
+
+    def known(self, pc: int, r: int) -> Known | None:
+        return self.states[pc][r]
+
+    def pointer(self, pc: int, r: int, off: int) -> str:
+        """R + off as a pointer: a fixed slot of the frame where that is known."""
+        known = self.known(pc, r)
+        if known and known.kind == "fp":
+            return self.f.gep("%fp", known.value + off)
+        base = self.get(r)
+        address = self.f.op(f"add i64 {base}, {off}") if off else base
+        return self.f.op(f"inttoptr i64 {address} to ptr")
+
+    def map_index(self, pc: int, r: int) -> int:
+        """Which of the program's maps R names at ``pc``, or -1."""
+        known = self.known(pc, r)
+        if known and known.kind == "map":
+            return known.value
+        return self.owner.facts(pc).map_index if r == 1 else -1
+
+    # --- dispatch ----------------------------------------------------------------------------------------------------
+    def _insn(self, pc: int) -> None:
+        i = self.insns[pc]
+        _CLASSES[bpf_class(i.code)](self, pc, i)
+
+    def unsupported(self, pc: int) -> Unsupported:
+        text = format_insn(self.insns[pc], self.insns[pc + 1] if pc + 1 < len(self.insns) else None)
+        return Unsupported(f"the native engine has no code for insn {pc}: {text}")
+
+    # --- ALU ---------------------------------------------------------------------------------------------------------
+    def _alu(self, pc: int, i: Instruction) -> None:
+        bits = 64 if bpf_class(i.code) == BPF_ALU64 else 32
+        op = bpf_op(i.code)
+        if op == BPF_END:
+            value = self._swap(pc, i)
+        elif op == BPF_NEG:
+            value = self.f.zext(self.f.op(f"sub i{bits} 0, {self._low(i.dst, bits)}"), bits)
+        elif op == BPF_MOV:
+            value = self._mov(i, bits)
+        elif op in (BPF_DIV, BPF_MOD):
+            value = self.f.zext(self._divide(i, op, bits), bits)
+        elif op in _BINARY:
+            value = self.f.zext(self._binary(i, op, bits), bits)
+        else:
+            raise self.unsupported(pc)
+        self.set(i.dst, value)
+
+    def _low(self, r: int, bits: int) -> str:
+        return self.f.trunc(self.get(r), bits)
+
+    def _source(self, i: Instruction, bits: int) -> str:
+        return self._low(i.src, bits) if bpf_src(i.code) == BPF_X else signed_text(i.imm, bits)
+
+    def _binary(self, i: Instruction, op: int, bits: int) -> str:
+        right = self._source(i, bits)
+        if op in _SHIFTS:
+            mask = bits - 1
+            right = self.f.op(f"and i{bits} {right}, {mask}") if right.startswith("%") else str(int(right) & mask)
+        return self.f.op(f"{_BINARY[op]} i{bits} {self._low(i.dst, bits)}, {right}")
+
+    def _mov(self, i: Instruction, bits: int) -> str:
+        if bpf_src(i.code) != BPF_X:
+            return signed_text(i.imm, 64) if bits == 64 else str(i.imm & 0xFFFF_FFFF)
+        if not i.off:
+            return self.f.zext(self._low(i.src, bits), bits)
+        narrow = self.f.trunc(self.get(i.src), i.off)
+        return self.f.zext(self.f.sext(narrow, i.off, bits), bits)
+
+    def _divide(self, i: Instruction, op: int, bits: int) -> str:
+        """Division by zero gives 0, modulo by zero the dividend; the most negative number divided by -1 gives itself."""
+        f, left, right = self.f, self._low(i.dst, bits), self._source(i, bits)
+        signed = i.off == 1
+        zero = f.op(f"icmp eq i{bits} {right}, 0")
+        safe = f.select(zero, bits, "1", right)
+        overflow = ""
+        if signed:
+            overflow = f.op(f"icmp eq i{bits} {right}, -1")
+            safe = f.select(overflow, bits, "1", safe)
+        name = ("s" if signed else "u") + ("div" if op == BPF_DIV else "rem")
+        result = f.op(f"{name} i{bits} {left}, {safe}")
+        if signed:
+            by_minus_one = f.op(f"sub i{bits} 0, {left}") if op == BPF_DIV else "0"
+            result = f.select(overflow, bits, by_minus_one, result)
+        return f.select(zero, bits, "0" if op == BPF_DIV else left, result)
+
+    def _swap(self, pc: int, i: Instruction) -> str:
+        """le: truncation on this byte order; be and bswap: the low bytes reversed."""
+        if i.imm not in (16, 32, 64):
+            raise self.unsupported(pc)
+        narrow = self._low(i.dst, i.imm)
+        if bpf_class(i.code) == BPF_ALU64 or bpf_src(i.code) == BPF_TO_BE:
+            narrow = self.f.bswap(narrow, i.imm)
+        return self.f.zext(narrow, i.imm)
+
+    # --- memory ------------------------------------------------------------------------------------------------------
+    def _load_class(self, pc: int, i: Instruction) -> None:
+        """Class LDX."""
+        bits = 8 * SIZE_BYTES[bpf_size(i.code)]
+        if self._is_ctx(pc, i.src):
+            from netbpf.engine.llvm.context import emit_ctx_load
+
+            self.set(i.dst, emit_ctx_load(self, pc, i))
+            return
+        value = self.f.load(bits, self.pointer(pc, i.src, i.off))
+        extend = self.f.sext if bpf_mode(i.code) == BPF_MEMSX else self.f.zext
+        self.set(i.dst, extend(value, bits))
+
+    def _is_ctx(self, pc: int, r: int) -> bool:
+        known = self.known(pc, r)
+        return bool(known and known.kind == "ctx") or self.owner.facts(pc).ptr == "ctx"
+
+    def _store(self, pc: int, i: Instruction) -> None:
+        """Class ST, and STX without ATOMIC."""
+        bits = 8 * SIZE_BYTES[bpf_size(i.code)]
+        value = signed_text(i.imm, bits) if bpf_class(i.code) == BPF_ST else self.f.trunc(self.get(i.src), bits)
+        if self._is_ctx(pc, i.dst):
+            from netbpf.engine.llvm.context import emit_ctx_store
+
+            emit_ctx_store(self, pc, i, value, bits)
+            return
+        self.f.store(bits, value, self.pointer(pc, i.dst, i.off))
+
+    def _stx(self, pc: int, i: Instruction) -> None:
+        if bpf_mode(i.code) == BPF_ATOMIC:
+            self._atomic(pc, i)
+        else:
+            self._store(pc, i)
+
+    def _atomic(self, pc: int, i: Instruction) -> None:
+        """One thread runs a map at a time, so plain loads and stores do what the locked ones would."""
+        f, bits = self.f, 8 * SIZE_BYTES[bpf_size(i.code)]
+        if i.imm == BPF_LOAD_ACQ:
+            self.set(i.dst, f.zext(f.load(bits, self.pointer(pc, i.src, i.off)), bits))
+            return
+        at = self.pointer(pc, i.dst, i.off)
+        operand = f.trunc(self.get(i.src), bits)
+        if i.imm == BPF_STORE_REL:
+            f.store(bits, operand, at)
+            return
+        old = f.load(bits, at)
+        if i.imm == BPF_CMPXCHG:
+            same = f.op(f"icmp eq i{bits} {old}, {self._low(0, bits)}")
+            f.store(bits, f.select(same, bits, operand, old), at)
+            self.set(0, f.zext(old, bits))
+            return
+        if i.imm == BPF_XCHG:
+            new = operand
+        elif i.imm & ~BPF_FETCH in _ATOMIC_BINARY:
+            new = f.op(f"{_ATOMIC_BINARY[i.imm & ~BPF_FETCH]} i{bits} {old}, {operand}")
+        else:
+            raise self.unsupported(pc)
+        f.store(bits, new, at)
+        if i.imm & BPF_FETCH:
+            self.set(i.src, f.zext(old, bits))
+
+    def _ld(self, pc: int, i: Instruction) -> None:
+        """Class LD: 64-bit immediates and packet loads."""
+        if is_ld_imm64(i.code):
+            self._ld_imm64(pc, i)
+        elif bpf_mode(i.code) in (BPF_ABS, BPF_IND):
+            from netbpf.engine.llvm.packet import emit_packet_load
+
+            self.set(0, emit_packet_load(self, i))
+        else:
+            raise self.unsupported(pc)
+
+    def _ld_imm64(self, pc: int, i: Instruction) -> None:
+        if i.src == BPF_PSEUDO_MAP_IDX:
+            value = str(MAP_TAG | i.imm)
+        elif i.src == BPF_PSEUDO_MAP_IDX_VALUE:
+            value = self.f.op(f"ptrtoint ptr {self.f.gep(f'%m{i.imm}', self.insns[pc + 1].imm)} to i64")
+        elif i.src == BPF_PSEUDO_FUNC:
+            value = str(FUNC_TAG | self.owner.start_of[pc + 1 + i.imm])
+        elif i.src == 0:
+            value = signed_text(imm64(i, self.insns[pc + 1]), 64)
+        else:
+            raise self.unsupported(pc)
+        self.set(i.dst, value)
+
+    # --- jumps -------------------------------------------------------------------------------------------------------
+    def _jmp(self, pc: int, i: Instruction) -> None:
+        op, cls = bpf_op(i.code), bpf_class(i.code)
+        if op == BPF_JA:
+            self.f.br(f"pc{pc + 1 + (i.imm if cls == BPF_JMP32 else i.off)}")
+        elif op == BPF_CALL:
+            self._call(pc, i)
+        elif op == BPF_EXIT:
+            self.f.ret(f"i64 {self.get(0)}")
+        elif op == BPF_JCOND:
+            self._may_goto(pc, i)
+        else:
+            self._branch(pc, i, op, 64 if cls == BPF_JMP else 32)
+
+    def _branch(self, pc: int, i: Instruction, op: int, bits: int) -> None:
+        f, left, right = self.f, self._low(i.dst, bits), self._source(i, bits)
+        if op == BPF_JSET:
+            test = f.op(f"icmp ne i{bits} {f.op(f'and i{bits} {left}, {right}')}, 0")
+        elif op in _COMPARE:
+            test = f.op(f"icmp {_COMPARE[op]} i{bits} {left}, {right}")
+        else:
+            raise self.unsupported(pc)
+        f.cond(test, f"pc{pc + 1 + i.off}", f"pc{pc + 1}")
+
+    def _may_goto(self, pc: int, i: Instruction) -> None:
+        f = self.f
+        left = f.load(64, "%goto_budget", 8)
+        f.store(64, f.op(f"sub i64 {left}, 1"), "%goto_budget", 8)
+        f.cond(f.op(f"icmp eq i64 {left}, 0"), f"pc{pc + 1 + i.off}", f"pc{pc + 1}")
+
+    def _call(self, pc: int, i: Instruction) -> None:
+        if i.src == BPF_PSEUDO_CALL:
+            target = self.owner.start_of[pc + 1 + i.imm]
+            args = [self.get(r) for r in range(1, 6)]
+            self.set(0, self.call_subprog(target, args))
+            self.leave_on_fault()
+        elif i.src == 0 and bpf_src(i.code) != BPF_X:
+            from netbpf.engine.llvm.helpers import emit_helper
+
+            emit_helper(self, pc, i.imm)
+        else:
+            raise self.unsupported(pc)
+
+    def call_subprog(self, index: int, args: list[str]) -> str:
+        """Call subprogram ``index`` with R1.. (missing ones are 0); its R0."""
+        words = ", ".join(f"i64 {a}" for a in [*args, *["0"] * (5 - len(args))])
+        return self.f.op(f"call i64 @sub{index}({words}, {self.owner.around.passed})")
+
+    def leave_on_fault(self) -> None:
+        """End the run where a call back into Python failed."""
+        if not self.owner.may_fault:
+            return
+        fault = self.f.load(64, self.f.gep("%a", ARGS["fault"]), 8)
+        go_on = self.f.fresh_label("on")
+        self.f.cond(self.f.op(f"icmp eq i64 {fault}, 0"), go_on, "abort")
+        self.f.label(go_on)
+
+
+_CLASSES: Final[dict[int, Callable[[SubprogLowerer, int, Instruction], None]]] = {
+    BPF_ALU: SubprogLowerer._alu,
+    BPF_ALU64: SubprogLowerer._alu,
+    BPF_LDX: SubprogLowerer._load_class,
+    BPF_ST: SubprogLowerer._store,
+    BPF_STX: SubprogLowerer._stx,
+    BPF_LD: SubprogLowerer._ld,
+    BPF_JMP: SubprogLowerer._jmp,
+    BPF_JMP32: SubprogLowerer._jmp,
+}

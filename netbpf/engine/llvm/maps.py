@@ -1,0 +1,366 @@
+"""Map operations as LLVM functions, specialised to one map: sizes, offsets, masks and seeds are constants in the code.
+
+They work on the bytes that ``netbpf.maps`` states (maps.table, maps.array ...) by the same rules. Kinds without a twin here
+go through the call back into Python. Each map *i* that has one gets
+
+    i64 @lookup{i}(ptr m, ptr key, i64 cpu)                          address of the value, or 0
+    i64 @update{i}(ptr m, ptr key, ptr value, i64 flags, i64 cpu)    0 or -errno
+    i64 @delete{i}(ptr m, ptr key)                                   0 or -errno
+
+``m`` is the map's memory.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from netbpf.engine.llvm.ir import Function, signed_text
+from netbpf.engine.llvm.shape import PER_CPU, TABLES
+from netbpf.ints import round_up
+from netbpf.maps.base import Map
+from netbpf.maps.jhash import FOLD_MULTIPLIER, JHASH_INITVAL
+from netbpf.maps.table import COUNT, FREE, FRESH, HASH_FOLD, HASH_KIND, MAX_ENTRIES, SEED, SPARE_OFF
+
+
+def emit_map(index: int, m: Map) -> str:
+    """The functions of map ``index``."""
+    return _Table(index, m).text() if m.spec.map_type in TABLES else _Array(index, m).text()
+
+
+class _Array:
+    """ARRAY and PERCPU_ARRAY."""
+
+    def __init__(self, index: int, m: Any) -> None:
+        self.i, self.m, self.spec = index, m, m.spec
+        self.per_cpu = m.spec.map_type in PER_CPU
+
+    def _address(self, f: Function, key: str) -> str:
+        at = f.op(f"mul nuw i64 {f.zext(key, 32)}, {self.m.elem_size}")
+        if self.per_cpu:
+            at = f.op(f"add i64 {at}, {f.op(f'mul i64 %cpu, {self.m.plane_size}')}")
+        return f.gep("%m", at)
+
+    def text(self) -> str:
+        return "\n".join([self._lookup(), self._update(), self._delete()])
+
+    def _lookup(self) -> str:
+        f = Function(f"define internal i64 @lookup{self.i}(ptr %m, ptr %key, i64 %cpu) alwaysinline nounwind")
+        key = f.load(32, "%key")
+        f.cond(f.op(f"icmp ult i32 {key}, {self.spec.max_entries}"), "hit", "miss")
+        f.label("hit")
+        f.ret(f"i64 {f.op(f'ptrtoint ptr {self._address(f, key)} to i64')}")
+        f.label("miss")
+        f.ret("i64 0")
+        return f.text()
+
+    def _update(self) -> str:
+        f = Function(f"define internal i64 @update{self.i}(ptr %m, ptr %key, ptr %value, i64 %flags, i64 %cpu) nounwind")
+        f.cond(f.op("icmp ugt i64 %flags, 2"), "einval", "range")
+        f.label("range")
+        key = f.load(32, "%key")
+        f.cond(f.op(f"icmp ult i32 {key}, {self.spec.max_entries}"), "exists", "e2big")
+        f.label("exists")
+        f.cond(f.op("icmp eq i64 %flags, 1"), "eexist", "write")
+        f.label("write")
+        f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {self._address(f, key)}, ptr %value, i64 {self.spec.value_size}, i1 false)")
+        f.ret("i64 0")
+        for name in ("einval", "e2big", "eexist"):
+            f.label(name)
+            f.ret(f"i64 {-getattr(errno, name.upper())}")
+        return f.text()
+
+    def _delete(self) -> str:
+        f = Function(f"define internal i64 @delete{self.i}(ptr %m, ptr %key) nounwind")
+        f.ret(f"i64 {-errno.EINVAL}")
+        return f.text()
+
+
+class _Table:
+    """HASH and PERCPU_HASH: the table of maps.table."""
+
+    def __init__(self, index: int, m: Any) -> None:
+        self.i, self.m, self.spec = index, m, m.spec
+        self.per_cpu = m.spec.map_type in PER_CPU
+        self.buckets_off = int(m.u64[4])
+        self.elems_off = int(m.u64[5])
+        self.mask = m.n_buckets - 1
+
+    def text(self) -> str:
+        return "\n".join([self._find(), self._lookup(), self._update_entry(), self._update(), self._unlink(), self._delete()])
+
+    # --- key hashing and comparing -----------------------------------------------------------------------------------
+    def _pieces(self) -> list[tuple[int, int]]:
+        """(offset, bits) loads that cover the key, widest first within each 8 bytes."""
+        out, at, left = [], 0, self.spec.key_size
+        for size in (8, 4, 2, 1):
+            while left >= size:
+                out.append((at, 8 * size))
+                at, left = at + size, left - size
+        return out
+
+    def _words(self, f: Function) -> list[str]:
+        """The key as little-endian 64-bit words, the last padded with zeroes."""
+        words: list[str] = ["0"] * (round_up(self.spec.key_size, 8) // 8)
+        for at, bits in self._pieces():
+            part = f.zext(f.load(bits, f.gep("%key", at)), bits)
+            if at % 8:
+                part = f.op(f"shl i64 {part}, {8 * (at % 8)}")
+            words[at // 8] = part if words[at // 8] == "0" else f.op(f"or i64 {words[at // 8]}, {part}")
+        return words
+
+    def _hash(self, f: Function) -> str:
+        """The key's 32-bit hash."""
+        seed = int(self.m.u32[SEED])
+        if self.m.u32[HASH_KIND] == HASH_FOLD:
+            return self._fold(f, seed)
+        return self._jhash(f, seed)
+
+    def _fold(self, f: Function, seed: int) -> str:
+        h = signed_text(seed * FOLD_MULTIPLIER, 64)
+        for word in self._words(f):
+            wide = f.op(f"zext i64 {f.op(f'xor i64 {word}, {h}')} to i128")
+            product = f.op(f"mul i128 {wide}, {FOLD_MULTIPLIER}")
+            low = f.op(f"trunc i128 {product} to i64")
+            high = f.op(f"trunc i128 {f.op(f'lshr i128 {product}, 64')} to i64")
+            h = f.op(f"xor i64 {low}, {high}")
+        return f.op(f"trunc i64 {f.op(f'xor i64 {h}, ' + f.op(f'lshr i64 {h}, 32'))} to i32")
+
+    def _jhash(self, f: Function, seed: int) -> str:
+        size = self.spec.key_size
+        start = signed_text(JHASH_INITVAL + size + seed, 32)
+        halves = []
+        for word in self._words(f):
+            halves += [f.trunc(word, 32), f.trunc(f.op(f"lshr i64 {word}, 32"), 32)]
+        halves += ["0"] * 3
+        a = b = c = start
+        at = 0
+        while size - at > 12:
+            a, b, c = (f.op(f"add i32 {x}, {halves[at // 4 + k]}") for k, x in enumerate((a, b, c)))
+            a, b, c = _jhash_mix(f, a, b, c)
+            at += 12
+        a, b, c = (f.op(f"add i32 {x}, {halves[at // 4 + k]}") for k, x in enumerate((a, b, c)))
+        return _jhash_final(f, a, b, c)
+
+    def _same_key(self, f: Function, element: str) -> str:
+        """i1: whether the element's key is %key."""
+        differs = ""
+        for at, bits in self._pieces():
+            mine = f.load(bits, f.gep("%key", at))
+            theirs = f.load(bits, f.gep(element, self.m.key_at + at), min(bits // 8, 8))
+            d = f.zext(f.op(f"xor i{bits} {mine}, {theirs}"), bits)
+            differs = d if not differs else f.op(f"or i64 {differs}, {d}")
+        return f.op(f"icmp eq i64 {differs}, 0")
+
+    def _element(self, f: Function, index: str) -> str:
+        at = f.op(f"mul nuw i64 {f.zext(index, 32)}, {self.m.elem_size}")
+        return f.gep("%m", f.op(f"add nuw i64 {at}, {self.elems_off}"))
+
+    def _bucket(self, f: Function, key_hash: str) -> str:
+        slot = f.op(f"and i32 {key_hash}, {self.mask}")
+        at = f.op(f"shl nuw i64 {f.zext(slot, 32)}, 2")
+        return f.gep("%m", f.op(f"add nuw i64 {at}, {self.buckets_off}"))
+
+    # --- functions -----------------------------------------------------------------------------------------------------
+    def _find(self) -> str:
+        """i32 index of the element with this key, or 0."""
+        f = Function(f"define internal i32 @find{self.i}(ptr %m, ptr %key, i32 %hash) alwaysinline nounwind")
+        first = f.load(32, self._bucket(f, "%hash"), 4)
+        f.label("loop")
+        f.lines.append(f"  %e = phi i32 [ {first}, %entry ], [ %next, %chain ]")
+        f.cond(f.op("icmp eq i32 %e, 0"), "done", "look")
+        f.label("look")
+        element = self._element(f, "%e")
+        f.cond(self._same_key(f, element), "done", "chain")
+        f.label("chain")
+        f.lines.append(f"  %next = load i32, ptr {element}, align 8")
+        f.br("loop")
+        f.label("done")
+        f.ret("i32 %e")
+        hasher = Function(f"define internal i32 @hash{self.i}(ptr %key) alwaysinline nounwind")
+        hasher.ret(f"i32 {self._hash(hasher)}")
+        return hasher.text() + "\n" + f.text()
+
+    def _value(self, f: Function, index: str, cpu: str) -> str:
+        at = f.op(f"mul nuw i64 {f.zext(index, 32)}, {self.m.value_step}")
+        at = f.op(f"add nuw i64 {at}, {self.m.value_off}")
+        if self.per_cpu:
+            at = f.op(f"add i64 {at}, {f.op(f'mul i64 {cpu}, {self.m.cpu_stride}')}")
+        return f.gep("%m", at)
+
+    def _lookup(self) -> str:
+        f = Function(f"define internal i64 @lookup{self.i}(ptr %m, ptr %key, i64 %cpu) alwaysinline nounwind")
+        h = f.op(f"call i32 @hash{self.i}(ptr %key)")
+        e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
+        f.cond(f.op(f"icmp eq i32 {e}, 0"), "miss", "hit")
+        f.label("hit")
+        value = self._value(f, e, "%cpu")
+        f.ret(f"i64 {f.op(f'ptrtoint ptr {value} to i64')}")
+        f.label("miss")
+        f.ret("i64 0")
+        return f.text()
+
+    def _update_entry(self) -> str:
+        """The inlined way in: key and value are copied, so that the program's stack never escapes."""
+        s = self.spec
+        f = Function(
+            f"define internal i64 @update{self.i}(ptr %m, ptr %key, ptr %value, i64 %flags, i64 %cpu) alwaysinline nounwind"
+        )
+        key = f.op(f"alloca [{s.key_size} x i8], align 8")
+        value = f.op(f"alloca [{s.value_size} x i8], align 8")
+        f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 {key}, ptr %key, i64 {s.key_size}, i1 false)")
+        f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 {value}, ptr %value, i64 {s.value_size}, i1 false)")
+        f.ret(f"i64 {f.op(f'call i64 @replace{self.i}(ptr %m, ptr {key}, ptr {value}, i64 %flags, i64 %cpu)')}")
+        return f.text()
+
+    def _update(self) -> str:
+        f = Function(
+            f"define internal i64 @replace{self.i}(ptr noalias %m, ptr noalias %key, ptr noalias %value, i64 %flags, i64 %cpu) "
+            "noinline nounwind"
+        )
+        f.cond(f.op("icmp ugt i64 %flags, 2"), "einval", "begin")
+        f.label("begin")
+        h = f.op(f"call i32 @hash{self.i}(ptr %key)")
+        old = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
+        f.cond(f.op(f"icmp eq i32 {old}, 0"), "absent", "present")
+        f.label("present")
+        f.cond(f.op("icmp eq i64 %flags, 1"), "eexist", "again")
+        f.label("again")
+        if self.per_cpu:
+            self._write_value(f, old)
+            f.ret("i64 0")
+        else:
+            self._replace_present(f, old, h)
+        f.label("absent")
+        f.cond(f.op("icmp eq i64 %flags, 2"), "enoent", "room")
+        f.label("room")
+        count = f.load(32, f.gep("%m", 4 * COUNT), 4)
+        f.cond(f.op(f"icmp uge i32 {count}, {int(self.m.u32[MAX_ENTRIES])}"), "e2big", "insert")
+        f.label("insert")
+        fresh = self._take(f)
+        if self.per_cpu:
+            self._zero_values(f, fresh)
+        self._write_value(f, fresh)
+        self._link(f, fresh, h)
+        f.ret("i64 0")
+        for name in ("einval", "eexist", "enoent", "e2big"):
+            f.label(name)
+            f.ret(f"i64 {-getattr(errno, name.upper())}")
+        return f.text()
+
+    def _replace_present(self, f: Function, old: str, key_hash: str) -> None:
+        """Another element takes the old one's place; the old one becomes this CPU's spare."""
+        spare_at = f.gep("%m", f.op(f"add i64 {f.op('shl i64 %cpu, 2')}, {SPARE_OFF}"))
+        spare = f.load(32, spare_at, 4)
+        f.cond(f.op(f"icmp eq i32 {spare}, 0"), "nospare", "havespare")
+        f.label("nospare")
+        taken = self._take(f)
+        f.br("write")
+        after_take = self._block
+        f.label("havespare")
+        f.br("write")
+        f.label("write")
+        new = f.op(f"phi i32 [ {taken}, %{after_take} ], [ {spare}, %havespare ]")
+        self._write_value(f, new)
+        self._link(f, new, key_hash)
+        f.do(f"call void @unlink{self.i}(ptr %m, i32 {old})")
+        f.store(32, old, spare_at, 4)
+        f.ret("i64 0")
+
+    def _write_value(self, f: Function, index: str) -> None:
+        size = self.spec.value_size
+        f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {self._value(f, index, '%cpu')}, ptr %value, i64 {size}, i1 false)")
+
+    def _zero_values(self, f: Function, index: str) -> None:
+        """A new per-CPU element starts as zero on every CPU."""
+        for cpu in range(self.m.n_cpus):
+            size = round_up(self.spec.value_size, 8)
+            f.do(f"call void @llvm.memset.p0.i64(ptr {self._value(f, index, str(cpu))}, i8 0, i64 {size}, i1 false)")
+
+    def _take(self, f: Function) -> str:
+        """An unlinked element: the one freed last, else a fresh one."""
+        free_at, fresh_at = f.gep("%m", 4 * FREE), f.gep("%m", 4 * FRESH)
+        some, none, done = f.fresh_label("free"), f.fresh_label("fresh"), f.fresh_label("taken")
+        free = f.load(32, free_at, 4)
+        f.cond(f.op(f"icmp eq i32 {free}, 0"), none, some)
+        f.label(some)
+        f.store(32, f.load(32, self._element(f, free), 8), free_at, 4)
+        f.br(done)
+        f.label(none)
+        fresh = f.op(f"add i32 {f.load(32, fresh_at, 4)}, 1")
+        f.store(32, fresh, fresh_at, 4)
+        f.br(done)
+        f.label(done)
+        self._block = done
+        return f.op(f"phi i32 [ {free}, %{some} ], [ {fresh}, %{none} ]")
+
+    def _link(self, f: Function, index: str, key_hash: str) -> None:
+        """Write the key and make the element its bucket's head."""
+        element, bucket = self._element(f, index), self._bucket(f, key_hash)
+        padded = round_up(self.spec.key_size, 8)
+        if padded != self.spec.key_size:
+            f.store(64, "0", f.gep(element, self.m.key_at + padded - 8), 8)
+        key_at = f.gep(element, self.m.key_at)
+        f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 {key_at}, ptr %key, i64 {self.spec.key_size}, i1 false)")
+        f.store(32, f.load(32, bucket, 4), element, 8)
+        f.store(32, key_hash, f.gep(element, 4), 4)
+        f.store(32, index, bucket, 4)
+        self._add_count(f, 1)
+
+    def _add_count(self, f: Function, by: int) -> None:
+        at = f.gep("%m", 4 * COUNT)
+        f.store(32, f.op(f"add i32 {f.load(32, at, 4)}, {by}"), at, 4)
+
+    def _unlink(self) -> str:
+        f = Function(f"define internal void @unlink{self.i}(ptr noalias %m, i32 %old) noinline nounwind")
+        element = self._element(f, "%old")
+        slot = self._bucket(f, f.load(32, f.gep(element, 4), 4))
+        f.label("loop")
+        f.lines.append(f"  %slot = phi ptr [ {slot}, %entry ], [ %next, %chain ]")
+        at = f.load(32, "%slot", 4)
+        f.cond(f.op(f"icmp eq i32 {at}, %old"), "found", "chain")
+        f.label("chain")
+        step = self._element(f, at)
+        f.lines.append(f"  %next = getelementptr i8, ptr {step}, i64 0")
+        f.br("loop")
+        f.label("found")
+        f.store(32, f.load(32, element, 8), "%slot", 4)
+        self._add_count(f, -1)
+        f.ret("void")
+        return f.text()
+
+    def _delete(self) -> str:
+        f = Function(f"define internal i64 @delete{self.i}(ptr %m, ptr %key) nounwind")
+        h = f.op(f"call i32 @hash{self.i}(ptr %key)")
+        e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
+        f.cond(f.op(f"icmp eq i32 {e}, 0"), "enoent", "found")
+        f.label("found")
+        f.do(f"call void @unlink{self.i}(ptr %m, i32 {e})")
+        free_at = f.gep("%m", 4 * FREE)
+        f.store(32, f.load(32, free_at, 4), self._element(f, e), 8)
+        f.store(32, e, free_at, 4)
+        f.ret("i64 0")
+        f.label("enoent")
+        f.ret(f"i64 {-errno.ENOENT}")
+        return f.text()
+
+
+def _rol(f: Function, v: str, n: int) -> str:
+    return f.op(f"or i32 {f.op(f'shl i32 {v}, {n}')}, {f.op(f'lshr i32 {v}, {32 - n}')}")
+
+
+def _jhash_mix(f: Function, a: str, b: str, c: str) -> tuple[str, str, str]:
+    """lookup3's reversible mixing of three words (public domain)."""
+    state = [a, b, c]
+    for x, y, z, n in ((0, 2, 1, 4), (1, 0, 2, 6), (2, 1, 0, 8), (0, 2, 1, 16), (1, 0, 2, 19), (2, 1, 0, 4)):
+        state[x] = f.op(f"xor i32 {f.op(f'sub i32 {state[x]}, {state[y]}')}, {_rol(f, state[y], n)}")
+        state[y] = f.op(f"add i32 {state[y]}, {state[z]}")
+    return state[0], state[1], state[2]
+
+
+def _jhash_final(f: Function, a: str, b: str, c: str) -> str:
+    """lookup3's last mixing; its ``c`` is the hash."""
+    state = [a, b, c]
+    for x, y, n in ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14), (2, 1, 24)):
+        state[x] = f.op(f"sub i32 {f.op(f'xor i32 {state[x]}, {state[y]}')}, {_rol(f, state[y], n)}")
+    return state[2]
