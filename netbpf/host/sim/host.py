@@ -6,6 +6,7 @@ from netbpf.abi.caps import ALL_CAPS
 from netbpf.env import Env, SystemEnv
 from netbpf.host.memory import Buffers, UserMemory
 from netbpf.host.sim.machine import Machine, Sysctl, Task
+from netbpf.host.sim.network import NetDevice
 from netbpf.host.sim.objects import Console
 from netbpf.host.sim.pin_commands import make_directory, unlink
 from netbpf.host.sim.process import SimProcess
@@ -40,6 +41,15 @@ class SimHost:
         for _ in range(3):
             task.adopt(Console())
         return SimProcess(task)
+
+    # --- devices ----------------------------------------------------------------------------------------------------------
+    def device(self, name: str) -> NetDevice:
+        """A device by name; "lo" is always there. Raises BpfError(ENODEV)."""
+        return self.machine.network.device(name)
+
+    def add_device(self, name: str, *, mac: bytes | None = None, mtu: int = 1500) -> NetDevice:
+        """A new Ethernet device, up. Raises BpfError(EEXIST, EINVAL)."""
+        return self.machine.network.add_device(name, mac=mac, mtu=mtu)
 
     # --- the bpf file system --------------------------------------------------------------------------------------------
     def mkdir(self, path: str) -> None:

@@ -15,6 +15,7 @@ from netbpf.env import Env, SystemEnv
 from netbpf.errors import BpfError
 from netbpf.host.memory import UserMemory
 from netbpf.host.sim.fdtable import FdTable, File
+from netbpf.host.sim.network import Network
 from netbpf.host.sim.objects import BtfObject, IdTable, KObject, MapObject, ProgObject
 
 
@@ -41,11 +42,12 @@ class Machine:
     maps: IdTable[MapObject] = field(default_factory=IdTable)
     progs: IdTable[ProgObject] = field(default_factory=IdTable)
     btfs: IdTable[BtfObject] = field(default_factory=IdTable)
+    network: Network = field(default_factory=Network)
     pins: dict[str, KObject | None] = field(default_factory=dict)  # None is a directory
 
     def has_device(self, ifindex: int) -> bool:
         """Whether a network device has this number."""
-        return ifindex == 1
+        return self.network.by_index(ifindex) is not None
 
     def memory_left(self) -> int | None:
         """Bytes a new map may take."""
@@ -65,6 +67,11 @@ class Task:
     uid: int = 0
     alive: bool = True
     last_refusal: Any = None  # the diagnosis of its last refused program
+
+    @property
+    def network(self) -> Network:
+        """The network namespace it lives in."""
+        return self.machine.network
 
     def is_capable(self, cap: str) -> bool:
         """capable(), with CAP_SYS_ADMIN standing in where bpf(2) lets it."""

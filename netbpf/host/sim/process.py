@@ -13,6 +13,7 @@ from netbpf.host.memory import Buffers, CallBuffers, UserMemory
 from netbpf.host.sim.info_commands import map_info
 from netbpf.host.sim.machine import Machine, Task
 from netbpf.host.sim.objects import MapObject, ProgObject
+from netbpf.host.sim.socket import SimSocket, open_socket
 from netbpf.host.sim.syscall import sys_bpf
 from netbpf.maps.storage import MapBase
 from netbpf.program import VerifiedProgram
@@ -67,6 +68,11 @@ class SimProcess(BpfCalls):
     def memory(self) -> UserMemory:
         """What addresses in attr bytes mean: this interpreter's own, or the ``host.memory.Buffers`` given at the start."""
         return self._task.memory
+
+    def socket(self, family: int, type: int, proto: int = 0) -> SimSocket:
+        """A socket of this process, with the methods of ``socket.socket``. Raises BpfError."""
+        self._check_alive()
+        return open_socket(self._task, family, type, proto)
 
     # --- descriptors --------------------------------------------------------------------------------------------------
     def dup(self, fd: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from netbpf.abi.commands import ATTR_BYTES, COMMANDS, PAGE_BYTES
 from netbpf.errors import BpfError
 from netbpf.host.memory import UserMemory
+from netbpf.host.sim.btf_commands import BTF_COMMANDS
 from netbpf.host.sim.info_commands import INFO_COMMANDS
 from netbpf.host.sim.machine import Call, Task
 from netbpf.host.sim.map_batch import BATCH_COMMANDS
@@ -24,6 +25,7 @@ _HANDLERS: Final[dict[int, Callable[[Call, Any], int]]] = {
     **INFO_COMMANDS,
     **PIN_COMMANDS,
     **TEST_RUN_COMMANDS,
+    **BTF_COMMANDS,
 }
 _ZEROS: Final = bytes(ATTR_BYTES)
 
