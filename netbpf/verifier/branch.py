@@ -146,15 +146,17 @@ def _unlinked(reg: RegState) -> RegState:
     return reg
 
 
-def collect_linked_regs(vstate: VerifierState, reg_id: int, linked: list[LinkedReg]) -> None:
-    """Append every scalar of ``vstate`` that shares ``reg_id``; beyond the sixth it loses its id instead."""
+def collect_linked_regs(env: VerifierEnv, vstate: VerifierState, reg_id: int, linked: list[LinkedReg]) -> None:
+    """Append every live scalar of ``vstate`` that shares ``reg_id``; beyond the sixth it loses its id instead."""
     reg_id &= ~BPF_ADD_CONST
     for frameno in range(vstate.curframe, -1, -1):
         func = vstate.frame[frameno]
         regs, stack = func.regs, func.stack
+        at = vstate.insn_idx if frameno == vstate.curframe else vstate.frame[frameno + 1].callsite
+        live = env.insn_aux[at].live_regs_before
         for i in range(op.BPF_REG_FP):
             reg = regs[i]
-            if reg.id and reg.type == SCALAR_VALUE and _linked_id(reg) == reg_id:
+            if live >> i & 1 and reg.id and reg.type == SCALAR_VALUE and _linked_id(reg) == reg_id:
                 if len(linked) < LINKED_REGS_MAX:
                     linked.append(LinkedReg(frameno, True, i))
                 else:
@@ -172,11 +174,12 @@ def _linked_value(reg: RegState, known: RegState) -> RegState:
     if reg.off == known.off or not (reg.id | known.id) & BPF_ADD_CONST:
         return known
     moved = known.copy()
-    moved.off = reg.off
+    moved.off, moved.id = reg.off, reg.id
     delta = known_reg(s32(reg.off) - s32(known.off))
     scalar32_min_max_add(moved, delta)
     scalar_min_max_add(moved, delta)
     moved.var_off = tnum_add(moved.var_off, delta.var_off)
+    reg_bounds_sync(moved)
     return moved
 
 
@@ -384,9 +387,9 @@ def _collect(env: VerifierEnv, state: VerifierState, insn: Instruction, dst: Reg
     """The scalars linked to the operands, remembered in the history for the precision walk."""
     linked: list[LinkedReg] = []
     if src.type == SCALAR_VALUE and src.id:
-        collect_linked_regs(state, src.id, linked)
+        collect_linked_regs(env, state, src.id, linked)
     if dst.type == SCALAR_VALUE and dst.id:
-        collect_linked_regs(state, dst.id, linked)
+        collect_linked_regs(env, state, dst.id, linked)
     if len(linked) > 1:
         push_jmp_history(env, state, 0, tuple(linked))
     return linked

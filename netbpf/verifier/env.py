@@ -232,6 +232,7 @@ class VerifierEnv:
         self.test_state_freq = bool(request.prog_flags & 8)
         self.test_reg_invariants = bool(request.prog_flags & 128)
         self.maps: list[MapInfo] = []
+        self.map_numbers: dict[MapInfo, int] = {}  # their places in ``maps``
         self.subprogs: list[SubprogInfo] = []
         self.insn_idx = 0
         self.prev_insn_idx = 0

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from netbpf.isa.opcodes import BPF_REG_FP
 from netbpf.verifier.env import BPF_COMPLEXITY_LIMIT_JMP_SEQ, Reject, VerifierEnv
-from netbpf.verifier.log import verbose, vlog_reset
+from netbpf.verifier.log import mark_verifier_state_scratched, verbose, vlog_reset
 from netbpf.verifier.regs import __mark_reg_known_zero
 from netbpf.verifier.state import MAX_CALL_FRAMES, PTR_TO_STACK, FuncState, RegState, VerifierState
 
@@ -27,8 +27,9 @@ def _frame_pointer(frameno: int) -> RegState:
 _FRAME_POINTERS: Final = tuple(_frame_pointer(i) for i in range(MAX_CALL_FRAMES))
 
 
-def init_func_state(callsite: int, frameno: int, subprogno: int) -> FuncState:
+def init_func_state(env: VerifierEnv, callsite: int, frameno: int, subprogno: int) -> FuncState:
     """A fresh frame: R10 is its frame pointer; every other register and the whole stack are uninitialised."""
+    mark_verifier_state_scratched(env)
     frame = FuncState(callsite, frameno, subprogno)
     frame.regs[BPF_REG_FP] = _FRAME_POINTERS[frameno]
     return frame
@@ -55,13 +56,13 @@ def _push(env: VerifierEnv, state: VerifierState, insn_idx: int, prev_insn_idx: 
     env.stack.append(StackElem(state, insn_idx, prev_insn_idx, env.log_end_pos))
     if len(env.stack) > BPF_COMPLEXITY_LIMIT_JMP_SEQ:
         verbose(env, f"The sequence of {len(env.stack)} jumps is too complex.\n")
-        raise Reject(errno.ENOMEM)
+        raise Reject(errno.EFAULT)
 
 
 def push_stack(env: VerifierEnv, insn_idx: int, prev_insn_idx: int, speculative: bool) -> VerifierState:
     """Put a copy of the current state aside, to be walked from ``insn_idx``; the copy is returned to be refined.
 
-    Raises Reject(ENOMEM) when more than 8192 paths wait.
+    Raises Reject(EFAULT) when more than 8192 paths wait.
     """
     cur = env.cur_state
     assert cur is not None
@@ -80,7 +81,7 @@ def push_async_cb(env: VerifierEnv, subprog: int, insn_idx: int, prev_insn_idx: 
     state = VerifierState()
     state.branches = 1
     state.in_sleepable = is_sleepable
-    state.frame = [init_func_state(BPF_MAIN_FUNC, 0, subprog)]
+    state.frame = [init_func_state(env, BPF_MAIN_FUNC, 0, subprog)]
     _push(env, state, insn_idx, prev_insn_idx)
     return state
 

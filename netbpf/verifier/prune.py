@@ -24,7 +24,7 @@ from netbpf.verifier.precision import (
     propagate_precision,
     push_jmp_history,
 )
-from netbpf.verifier.regs import unknown_reg_imprecise
+from netbpf.verifier.regs import unknown_reg, unknown_reg_imprecise
 from netbpf.verifier.state import (
     NOT_INIT,
     REG_NOT_INIT,
@@ -482,6 +482,36 @@ def clean_live_states(env: VerifierEnv, states: list[VerifierState], insn_idx: i
 
 
 # --- at a prune point -------------------------------------------------------------------------------------------------------
+
+
+def find_prev_entry(env: VerifierEnv, cur: VerifierState | None, insn_idx: int) -> VerifierState | None:
+    """The latest checkpoint of ``insn_idx`` on the path to ``cur``: a loop's round before this one."""
+    if cur is None or env.cur_state is None:
+        return None
+    for old in reversed(explored_state(env, insn_idx, env.cur_state)):
+        if old.insn_idx == insn_idx and old.branches and old.dfs_depth < cur.dfs_depth and _same_callsites(old, cur):
+            return old
+    return None
+
+
+def _widened(env: VerifierEnv, old: RegState, cur: RegState, idmap: IdMap) -> RegState:
+    if old.type != SCALAR_VALUE or cur.type != SCALAR_VALUE or old.precise or cur.precise or regs_exact(old, cur, idmap):
+        return cur
+    return unknown_reg(env)
+
+
+def widen_imprecise_scalars(env: VerifierEnv, old: VerifierState, cur: VerifierState) -> None:
+    """Scalars of ``cur`` that changed since ``old`` and decided nothing become any number, so that the loop converges."""
+    idmap = IdMap(env.id_gen)
+    for fr in range(old.curframe, -1, -1):
+        old_func, func = old.frame[fr], cur.frame[fr]
+        for i in range(11):
+            func.regs[i] = _widened(env, old_func.regs[i], func.regs[i], idmap)
+        for i, (old_slot, slot) in enumerate(zip(old_func.stack, func.stack, strict=False)):
+            if old_slot.slot_type[7] == STACK_SPILL and slot.slot_type[7] == STACK_SPILL:
+                reg = _widened(env, old_slot.spilled_ptr, slot.spilled_ptr, idmap)
+                if reg is not slot.spilled_ptr:
+                    func.stack[i] = StackSlot(slot.slot_type, reg)
 
 
 def _is_loop_hit(env: VerifierEnv, old: VerifierState, cur: VerifierState, insn_idx: int) -> bool:

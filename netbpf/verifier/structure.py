@@ -229,9 +229,9 @@ MAP_TYPE_ARENA: Final = 33
 
 def add_used_map(env: VerifierEnv, info: MapInfo) -> int:
     """The index of a map in env.maps, where each stands once. Raises Reject E2BIG over 64 maps, EBUSY for two storages."""
-    for i, known in enumerate(env.maps):
-        if known is info:
-            return i
+    number = env.map_numbers.get(info)
+    if number is not None:
+        return number
     if len(env.maps) >= MAX_USED_MAPS:
         verbose(env, f"The total number of maps per program has reached the limit of {MAX_USED_MAPS}\n")
         raise Reject(errno.E2BIG)
@@ -241,7 +241,8 @@ def add_used_map(env: VerifierEnv, info: MapInfo) -> int:
         verbose(env, "only one cgroup storage of each type is allowed\n")
         raise Reject(errno.EBUSY)
     env.maps.append(info)
-    return len(env.maps) - 1
+    number = env.map_numbers[info] = len(env.maps) - 1
+    return number
 
 
 def _check_direct_value(env: VerifierEnv, info: MapInfo, off: int) -> None:

@@ -1,0 +1,125 @@
+"""What the walk proves of single instructions, kept for the engines: which kind of pointer, which map, where on the stack.
+
+Only real paths count: what a mispredicting processor alone would do is no fact of a run. Register types and the map behind a
+pointer are compared when states are pruned, so a fact that holds on the walked paths holds on the pruned ones too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from netbpf.isa import opcodes as op
+from netbpf.isa.instruction import Instruction
+from netbpf.program import InsnFacts, Subprog, VerifiedProgram
+from netbpf.verifier import state as st
+from netbpf.verifier.env import InsnAux, MapInfo, VerifierEnv
+from netbpf.verifier.state import RegState, VerifierState
+from netbpf.verifier.structure import LD_IMM64, subprog_end
+
+MIXED: Final = -1
+KIND_NAMES: Final = {
+    0: "",
+    MIXED: "mixed",
+    st.PTR_TO_CTX: "ctx",
+    st.PTR_TO_STACK: "stack",
+    st.PTR_TO_MAP_VALUE: "map_value",
+    st.PTR_TO_MAP_KEY: "map_key",
+    st.PTR_TO_MEM: "mem",
+    st.CONST_PTR_TO_MAP: "map_ptr",
+    st.PTR_TO_BUF: "buf",
+}
+FUNC_tail_call: Final = 12
+_MAP_SOURCES: Final = {
+    op.BPF_PSEUDO_MAP_FD: op.BPF_PSEUDO_MAP_IDX,
+    op.BPF_PSEUDO_MAP_IDX: op.BPF_PSEUDO_MAP_IDX,
+    op.BPF_PSEUDO_MAP_VALUE: op.BPF_PSEUDO_MAP_IDX_VALUE,
+    op.BPF_PSEUDO_MAP_IDX_VALUE: op.BPF_PSEUDO_MAP_IDX_VALUE,
+}
+
+
+def _stack_off(state: VerifierState, reg: RegState, off: int) -> int | None:
+    if reg.type != st.PTR_TO_STACK or reg.frameno != state.curframe or reg.var_off.mask:
+        return None
+    value = reg.var_off.value
+    return reg.off + off + (value - (1 << 64) if value >> 63 else value)
+
+
+def _merge(aux: InsnAux, kind: int, map_number: int, stack_off: int | None) -> None:
+    if not aux.facts_kind:
+        aux.facts_kind, aux.facts_map, aux.stack_off = kind, map_number, stack_off
+        return
+    if aux.facts_kind != kind:
+        aux.facts_kind = MIXED
+    if aux.facts_map != map_number:
+        aux.facts_map = -1
+    if aux.stack_off != stack_off:
+        aux.stack_off = None
+
+
+def note_access(env: VerifierEnv, insn: Instruction, regno: int) -> None:
+    """A load, store or atomic goes through register ``regno``."""
+    state = env.cur_state
+    assert state is not None
+    if state.speculative or regno >= op.MAX_BPF_REG:
+        return
+    reg = state.frame[state.curframe].regs[regno]
+    aux, kind = env.insn_aux[env.insn_idx], reg.type & st.BASE_TYPE_MASK
+    if kind == st.PTR_TO_STACK:
+        _merge(aux, kind, -1, _stack_off(state, reg, insn.off))
+    elif aux.facts_kind != kind or reg.map_ptr is not None:
+        _merge(aux, kind, _map_number(env, reg.map_ptr), None)
+
+
+def _map_number(env: VerifierEnv, info: MapInfo | None) -> int:
+    """The map's place in the program's list; -1 for none, and for a map found inside another."""
+    return env.map_numbers.get(info, -1) if info is not None else -1
+
+
+def note_call(env: VerifierEnv, insn: Instruction) -> None:
+    """A helper is called: which map it is given."""
+    state = env.cur_state
+    assert state is not None
+    if state.speculative:
+        return
+    reg = state.frame[state.curframe].regs[2 if insn.imm == FUNC_tail_call else 1]
+    if reg.type == st.CONST_PTR_TO_MAP:
+        _merge(env.insn_aux[env.insn_idx], st.CONST_PTR_TO_MAP, _map_number(env, reg.map_ptr), None)
+
+
+def _facts(aux: InsnAux) -> InsnFacts:
+    kind = "" if aux.facts_kind == st.CONST_PTR_TO_MAP else KIND_NAMES.get(aux.facts_kind, "mem")
+    return InsnFacts(bool(aux.seen), kind, aux.facts_map, aux.const_key, aux.stack_off)
+
+
+def _with_map_numbers(env: VerifierEnv) -> tuple[Instruction, ...]:
+    """The instructions, with every map named by its place in the program's list."""
+    insns = list(env.insns)
+    for i, insn in enumerate(insns):
+        if insn.code == LD_IMM64 and insn.src in _MAP_SOURCES:
+            insns[i] = insn._replace(src=_MAP_SOURCES[insn.src], imm=env.insn_aux[i].map_index)
+    return tuple(insns)
+
+
+def verified_program(env: VerifierEnv) -> VerifiedProgram | None:
+    """The program with its facts; None when a map was only described (MapInfo.map is None): nothing could run it."""
+    maps = [info.map for info in env.maps if info.map is not None]
+    if len(maps) != len(env.maps):
+        return None
+    subprogs = tuple(Subprog(s.start, subprog_end(env, i), s.stack_depth, s.name, s.is_cb) for i, s in enumerate(env.subprogs))
+    return VerifiedProgram(
+        _with_map_numbers(env),
+        env.prog_type,
+        maps=tuple(maps),
+        subprogs=subprogs,
+        facts=tuple(_facts(aux) for aux in env.insn_aux),
+        license_gpl=env.request.license_gpl,
+        name=env.request.name,
+        source_lines=_source_lines(env),
+    )
+
+
+def _source_lines(env: VerifierEnv) -> tuple[tuple[int, str], ...]:
+    text = env.btf_string
+    if text is None:
+        return ()
+    return tuple((insn_off, text(line_off).strip()) for insn_off, _, line_off, _ in env.request.line_info)
