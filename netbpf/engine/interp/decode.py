@@ -1,0 +1,127 @@
+"""Programs to ops: every instruction is looked at once, when a program is loaded. Knows no run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from netbpf.engine.base import UnsupportedProgram
+from netbpf.engine.interp import alu, atomic, call_ops, jump, memory_ops, packet_ops
+from netbpf.engine.interp.machine import Link, Machine, Op, Regs
+from netbpf.engine.interp.memory import Fault
+from netbpf.engine.interp.site import Maker, Site
+from netbpf.isa import opcodes as op
+from netbpf.isa.disasm import format_insn
+from netbpf.isa.instruction import Instruction
+from netbpf.isa.opcodes import BPF_REG_FP, MAX_BPF_REG, SIZE_BYTES
+from netbpf.program import VerifiedProgram
+
+MAKERS: Final[dict[int, Maker]] = (
+    alu.MAKERS | jump.MAKERS | memory_ops.MAKERS | atomic.MAKERS | packet_ops.MAKERS | call_ops.MAKERS
+)
+"""Maker by opcode byte, all of the ISA."""
+
+
+def link(machine: Machine, program: VerifiedProgram) -> int:
+    """Put ``program`` behind the programs that are in ``machine``; the pc it starts at. Raises UnsupportedProgram."""
+    for known in machine.links:
+        if known.program is program:
+            return known.base
+    base = len(machine.ops)
+    machine.uses_stack |= any(BPF_REG_FP in (i.src, i.dst) for i in program.insns)
+    machine.uses_may_goto |= any(i.code == op.BPF_JMP | op.BPF_JCOND for i in program.insns)
+    machine.links.append(Link(base, program))
+    try:
+        ops = decode(machine, program, base)
+    except UnsupportedProgram:
+        machine.links.pop()
+        raise
+    machine.ops += ops
+    return base
+
+
+def decode(machine: Machine, program: VerifiedProgram, base: int) -> list[Op]:
+    """An op for every slot, and one behind the last that faults."""
+    insns, targets = program.insns, first_slots(program)
+    ops: list[Op] = []
+    for slot, insn in enumerate(insns):
+        site = Site(insn, slot, base, program, machine)
+        if slot not in targets:
+            ops.append(_no_instruction("the second half of a 64-bit immediate is no instruction"))
+        elif site.facts is not None and not site.facts.seen:
+            ops.append(_no_instruction("the proof says that this instruction is never reached"))
+        else:
+            ops.append(_make(site, targets))
+    return [*ops, _no_instruction("the program runs past its last instruction")]
+
+
+def first_slots(program: VerifiedProgram) -> frozenset[int]:
+    """Slots where an instruction starts."""
+    insns, starts, slot = program.insns, set[int](), 0
+    while slot < len(insns):
+        starts.add(slot)
+        slot += 2 if op.is_ld_imm64(insns[slot].code) else 1
+    return frozenset(starts)
+
+
+def _make(site: Site, targets: frozenset[int]) -> Op:
+    """The op of one instruction. Raises UnsupportedProgram that names it."""
+    insns, slot = site.program.insns, site.slot
+    problem = encoding_problem(site.insn, slot, len(insns), targets)
+    try:
+        if problem:
+            raise UnsupportedProgram(problem)
+        return MAKERS[site.insn.code](site)
+    except (UnsupportedProgram, Fault) as refusal:
+        text = format_insn(site.insn, insns[slot + 1] if slot + 1 < len(insns) else None)
+        raise UnsupportedProgram(f"insn {slot} ({text}): {refusal}") from None
+
+
+def _no_instruction(message: str) -> Op:
+    """What stands where no run may come."""
+
+    def run(regs: Regs) -> int:
+        raise Fault(message)
+
+    return run
+
+
+# --- encodings ------------------------------------------------------------------------------------------------------------
+def encoding_problem(insn: Instruction, slot: int, count: int, targets: frozenset[int]) -> str:
+    """Why the instruction at ``slot`` of ``count`` cannot be run, or "". The verifier refuses all of these, and more."""
+    if insn.code not in MAKERS:
+        return f"there is no opcode {insn.code:#04x}"
+    if insn.dst >= MAX_BPF_REG or insn.src >= MAX_BPF_REG:
+        return "there are only registers R0 to R10"
+    kind = op.bpf_class(insn.code)
+    if kind in (op.BPF_ALU, op.BPF_ALU64):
+        return _alu_problem(insn)
+    if kind in (op.BPF_JMP, op.BPF_JMP32):
+        return _jump_problem(insn, slot, targets)
+    if op.is_ld_imm64(insn.code) and slot + 1 == count:
+        return "a 64-bit immediate takes two slots"
+    if insn.code & 0xE7 == op.BPF_STX | op.BPF_ATOMIC:
+        size = SIZE_BYTES[op.bpf_size(insn.code)]
+        return "" if atomic.is_atomic_kind(insn.imm, size) else f"there is no atomic operation {insn.imm:#x} on {size} bytes"
+    return "R10 is read-only" if kind in (op.BPF_LD, op.BPF_LDX) and insn.dst == BPF_REG_FP else ""
+
+
+def _alu_problem(insn: Instruction) -> str:
+    what = op.bpf_op(insn.code)
+    if insn.dst == BPF_REG_FP:
+        return "R10 is read-only"
+    if what == op.BPF_END:
+        return "" if insn.imm in (16, 32, 64) else f"there is no byte order of {insn.imm} bits"
+    if what == op.BPF_MOV and op.bpf_src(insn.code) == op.BPF_X:
+        widths = (0, 8, 16, 32) if op.bpf_class(insn.code) == op.BPF_ALU64 else (0, 8, 16)
+        return "" if insn.off in widths else f"there is no move with offset {insn.off}"
+    is_known = insn.off == 0 or (insn.off == 1 and what in alu.SIGNED64)
+    return "" if is_known else f"there is no such operation with offset {insn.off}"
+
+
+def _jump_problem(insn: Instruction, slot: int, targets: frozenset[int]) -> str:
+    what = op.bpf_op(insn.code)
+    if what == op.BPF_EXIT or (what == op.BPF_CALL and insn.src != op.BPF_PSEUDO_CALL):
+        return ""
+    by_imm = what == op.BPF_CALL or insn.code == op.BPF_JMP32 | op.BPF_JA
+    target = slot + 1 + (insn.imm if by_imm else insn.off)
+    return "" if target in targets else f"the jump to {target} reaches no instruction"
