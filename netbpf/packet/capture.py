@@ -76,21 +76,20 @@ class RecordLayout:
 class Window:
     """A piece of the capture to be walked from ``buffer[start]``, ``end`` being where it ends; the first record is
     number ``first_number``. Say with ``advance`` how much was walked; records that are cut by ``end`` come whole in the
-    next window, and no view of ``buffer`` may outlive the step."""
+    next window. No view of ``buffer`` may outlive the step."""
 
-    __slots__ = ("buffer", "start", "end", "layout", "first_number", "records")
+    __slots__ = ("buffer", "start", "end", "layout", "first_number", "_reader")
 
-    def __init__(self, buffer: bytes | bytearray, start: int, end: int, layout: RecordLayout, first_number: int) -> None:
-        self.buffer, self.start, self.end = buffer, start, end
-        self.layout, self.first_number = layout, first_number
-        self.records = 0
+    def __init__(self, reader: CaptureReader, stream: ByteStream) -> None:
+        self.buffer, self.start, self.end = stream.buffer, stream.start, stream.end
+        self.layout, self.first_number = reader.layout(), reader.packets + 1
+        self._reader = reader
 
     def advance(self, size_bytes: int, records: int) -> None:
-        """``records`` whole records, ``size_bytes`` together, were walked."""
+        """``records`` whole records, ``size_bytes`` together, were walked; once a window."""
         if not 0 <= size_bytes <= self.end - self.start:
             raise ValueError(f"a walk of {size_bytes} bytes in a window of {self.end - self.start}")
-        self.start += size_bytes
-        self.records += records
+        self._reader.advance(size_bytes, records)
 
 
 class CaptureReader(ABC):
@@ -156,12 +155,9 @@ class CaptureReader(ABC):
         """Windows for a native loop; where it stops before a record that it may not walk, batches of what comes there."""
         while True:
             self._stream.fill_window()
-            window = Window(self._stream.buffer, self._stream.start, self._stream.end, self.layout(), self._number)
-            yield window
-            walked = window.start - self._stream.start
-            self._stream.start = window.start
-            self._number += window.records
-            if walked:
+            before = self._stream.start
+            yield Window(self, self._stream)
+            if self._stream.start != before:
                 continue
             for _ in range(SLOW_STEPS):  # several, so that a file of odd records does not move the window for each
                 batch = self._next_batch(BATCH_PACKETS, PIECE_BYTES)
@@ -170,6 +166,11 @@ class CaptureReader(ABC):
                 yield batch
                 if self._stream.available < MIN_RECORD_BYTES:
                     break
+
+    def advance(self, size_bytes: int, records: int) -> None:
+        """Go on by records that somebody else has walked; see :meth:`Window.advance`."""
+        self._stream.start += size_bytes
+        self._number += records
 
     def close(self) -> None:
         """Close the file, if it was opened by its path."""

@@ -38,8 +38,8 @@ def _reader_of(stream: ByteStream) -> CaptureReader:
     if magic in MAGIC_OF_BYTES:
         return PcapReader(stream)
     stream.raise_damage()
-    message = "unknown file format" if have == 4 else "truncated capture file"
-    got = magic.hex() if have == 4 else f"{have} bytes"
+    message = "unknown file format" if have >= 4 else "truncated capture file"
+    got = magic.hex() if have >= 4 else f"{have} bytes"
     raise CaptureError(message, path=stream.path, offset=0, wanted="the magic number of a pcap or pcapng file", got=got)
 
 
