@@ -8,6 +8,7 @@
     struct lost   { u32 type = 2; u16 misc = 0; u16 size = 24; u64 id; u64 lost; };
 
 data_head and data_tail only grow; a record lies at data[position & (data_size - 1)] and may run around the end.
+A sample is padded to 8 bytes; the padding is whatever the ring held there before, as in Linux.
 """
 
 from __future__ import annotations
@@ -64,16 +65,16 @@ class PerfBuffer:
         u64 = self.u64
         raw_size = round_up(len(data) + 4, 8) - 4
         record = HEADER.pack(PERF_RECORD_SAMPLE, MISC_KERNEL, HEADER.size + 4 + raw_size & 0xFFFF)
-        record += raw_size.to_bytes(4, "little") + data.ljust(raw_size, b"\0")
+        record += raw_size.to_bytes(4, "little") + data
         if u64[LOST]:
             record = LOST_RECORD.pack(PERF_RECORD_LOST, 0, LOST_RECORD.size, self.event_id, u64[LOST]) + record
-        head = u64[DATA_HEAD]
-        if (u64[DATA_TAIL] - head - 1) & self._mask < len(record):
+        head, length = u64[DATA_HEAD], len(record) + raw_size - len(data)
+        if (u64[DATA_TAIL] - head - 1) & self._mask < length:
             u64[LOST] += 1
             return -errno.ENOSPC
         self._write(head & self._mask, record)
         u64[LOST] = 0
-        u64[DATA_HEAD] = head + len(record)
+        u64[DATA_HEAD] = head + length
         return 0
 
     def _write(self, start: int, record: bytes) -> None:

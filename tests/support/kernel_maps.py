@@ -20,9 +20,23 @@ from netbpf.maps.spec import MapSpec
 _libc = ctypes.CDLL(None, use_errno=True)
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, -1)
 (CREATE, LOOKUP, UPDATE, DELETE, NEXT_KEY, LOAD, *_) = range(9)
-TEST_RUN, GET_INFO, LOOKUP_AND_DELETE, FREEZE, LOOKUP_BATCH, LOOKUP_AND_DELETE_BATCH, UPDATE_BATCH, DELETE_BATCH = 10, 15, 21, 22, 24, 25, 26, 27
+TEST_RUN, GET_INFO, LOOKUP_AND_DELETE, FREEZE = 10, 15, 21, 22
+LOOKUP_BATCH, LOOKUP_AND_DELETE_BATCH, UPDATE_BATCH, DELETE_BATCH = 24, 25, 26, 27
 
-HELPERS = {"lookup": 1, "update": 2, "delete": 3, "push": 87, "pop": 88, "peek": 89, "ringbuf_output": 130, "ringbuf_query": 134}
+HELPERS = {
+    "lookup": 1,
+    "update": 2,
+    "delete": 3,
+    "perf_event_output": 25,
+    "push": 87,
+    "pop": 88,
+    "peek": 89,
+    "ringbuf_output": 130,
+    "ringbuf_submit": 132,
+    "ringbuf_discard": 133,
+    "ringbuf_query": 134,
+}
+RINGBUF_RESERVE = 131
 
 
 def n_cpus() -> int:
@@ -119,8 +133,8 @@ class KernelMap:
 
     def _elem(self, cmd: int, key: bytes | None, value: Any, flags: int) -> None:
         held = _buffer(key) if key else None
-        attr = struct.pack("<IIQQQ", self.fd, 0, ctypes.addressof(held) if held else 0, ctypes.addressof(value) if value else 0, flags)
-        bpf(cmd, attr)
+        key_at, value_at = (ctypes.addressof(held) if held else 0), (ctypes.addressof(value) if value else 0)
+        bpf(cmd, struct.pack("<IIQQQ", self.fd, 0, key_at, value_at, flags))
 
     def lookup_user(self, key: bytes, flags: int = 0) -> bytes:
         out = _buffer(bytes(self.user_value_size))
@@ -155,7 +169,15 @@ class KernelMap:
         bpf(FREEZE, struct.pack("<I", self.fd))
 
     def batch(
-        self, cmd: int, count: int, *, in_batch: bytes | None = None, keys: bytes = b"", values: bytes = b"", elem_flags: int = 0, flags: int = 0
+        self,
+        cmd: int,
+        count: int,
+        *,
+        in_batch: bytes | None = None,
+        keys: bytes = b"",
+        values: bytes = b"",
+        elem_flags: int = 0,
+        flags: int = 0,
     ) -> tuple[int, int, bytes, bytes, bytes]:
         """(errno or 0, count, out_batch, keys, values); keys and values are the arrays as the kernel left them."""
         token = _buffer((in_batch or b"").ljust(64, b"\0"))
@@ -185,14 +207,14 @@ class KernelMap:
     def program(self, op: str, key: bytes = b"", value: bytes = b"", flags: int = 0) -> tuple[int, bytes]:
         """Call a helper on this map from a program: (r0 as s64, value buffer afterwards). A lookup gives r0 = 1 and the value's
         bytes, or r0 = 0."""
-        size = len(value) if op == "ringbuf_output" else self.spec.value_size
+        size = len(value) if op.startswith(("ringbuf", "perf")) else self.spec.value_size
         program = self._programs.get((op, size))
         if program is None:
             program = self._programs[op, size] = HelperProgram(self.fd, op, size)
         return program.run(key, value, flags)
 
 
-KEY_AT, VALUE_AT, FLAGS_AT, RESULT_AT, CONTROL_SIZE = 0, 512, 3072, 3080, 3088
+KEY_AT, VALUE_AT, FLAGS_AT, RESULT_AT, CONTROL_SIZE = 0, 512, 5120, 5128, 5136
 
 
 def insn(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> bytes:
@@ -209,8 +231,8 @@ class HelperProgram:
     def __init__(self, map_fd: int, op: str, size: int) -> None:
         self.size = size
         self.control = KernelMap(MapSpec(MapType.ARRAY, 4, CONTROL_SIZE, 1, BPF_F_MMAPABLE))
-        text = ld_map(6, self.control.fd, 2) + ld_map(1, map_fd) + self._arguments(op) + insn(0x85, 0, 0, 0, HELPERS[op])
-        text += self._results(op) + insn(0xB7) + insn(0x95)
+        text = insn(0xBF, 7, 1) + ld_map(6, self.control.fd, 2) + ld_map(1, map_fd) + self._arguments(op)
+        text += insn(0x85, 0, 0, 0, HELPERS[op]) + self._results(op) + insn(0xB7) + insn(0x95)
         self.fd = load(text)
 
     def _arguments(self, op: str) -> bytes:
@@ -223,18 +245,33 @@ class HelperProgram:
             return second + insn(0xB7, 3, 0, 0, self.size) + flags
         if op == "ringbuf_query":
             return insn(0x79, 2, 6, FLAGS_AT)
+        if op == "perf_event_output":
+            context_first = insn(0xBF, 2, 1) + insn(0xBF, 1, 7) + insn(0x79, 3, 6, FLAGS_AT)
+            return context_first + insn(0xBF, 4, 6) + insn(0x07, 4, 0, 0, VALUE_AT) + insn(0xB7, 5, 0, 0, self.size)
+        if op in ("ringbuf_submit", "ringbuf_discard"):
+            return self._reserve()
         return second + flags if op == "push" else second
 
+    def _reserve(self) -> bytes:
+        """Reserve ``size`` bytes (the program ends with result 1 when there are none) and write the value's first 8."""
+        text = insn(0x7A, 6, 0, RESULT_AT, 1) + insn(0xB7, 2, 0, 0, self.size) + insn(0xB7, 3)
+        text += insn(0x85, 0, 0, 0, RINGBUF_RESERVE) + insn(0x55, 0, 0, 2, 0) + insn(0xB7) + insn(0x95)
+        text += insn(0x79, 1, 6, VALUE_AT) + insn(0x7B, 0, 1, 0)
+        return text + insn(0xBF, 1, 0) + insn(0x79, 2, 6, FLAGS_AT)
+
     def _results(self, op: str) -> bytes:
+        if op in ("ringbuf_submit", "ringbuf_discard"):
+            return insn(0x7A, 6, 0, RESULT_AT, 0)
         if op != "lookup":
             return insn(0x7B, 6, 0, RESULT_AT)
         copies = b"".join(insn(0x71, 1, 0, i) + insn(0x73, 6, 1, VALUE_AT + i) for i in range(self.size))
-        return insn(0x7A, 6, 0, RESULT_AT, 0) + insn(0x15, 0, 0, 1 + len(copies) // 8, 0) + insn(0x7A, 6, 0, RESULT_AT, 1) + copies
+        found = insn(0x7A, 6, 0, RESULT_AT, 1) + copies
+        return insn(0x7A, 6, 0, RESULT_AT, 0) + insn(0x15, 0, 0, len(found) // 8, 0) + found
 
     def run(self, key: bytes, value: bytes, flags: int) -> tuple[int, bytes]:
         control = key.ljust(VALUE_AT, b"\0") + value.ljust(FLAGS_AT - VALUE_AT, b"\0") + struct.pack("<QQ", flags, 0)
         self.control.update_user(bytes(4), control)
-        test_run(self.fd)
+        run_once(self.fd)
         after = self.control.lookup_user(bytes(4))
         return struct.unpack_from("<q", after, RESULT_AT)[0], after[VALUE_AT : VALUE_AT + self.size]
 
@@ -243,23 +280,26 @@ class HelperProgram:
         self.control.close()
 
 
-def load(text: bytes) -> int:
-    """BPF_PROG_LOAD of a socket filter."""
+def load(text: bytes, prog_type: int = 1) -> int:
+    """BPF_PROG_LOAD, as a socket filter unless told."""
     insns, license_text, log = _buffer(text), _buffer(b"GPL\0"), _buffer(bytes(1 << 16))
-    attr = struct.pack(
-        "<IIQQIIQ", 1, len(text) // 8, ctypes.addressof(insns), ctypes.addressof(license_text), 1, len(log), ctypes.addressof(log)
-    )
+    log_attr = struct.pack("<IIQ", 1, len(log), ctypes.addressof(log))
+    attr = struct.pack("<IIQQ", prog_type, len(text) // 8, ctypes.addressof(insns), ctypes.addressof(license_text)) + log_attr
     try:
         return bpf(LOAD, attr.ljust(128, b"\0"))[0]
     except BpfError as refused:
         raise AssertionError(log.value.decode()) from refused
 
 
-def test_run(fd: int, packet: bytes = bytes(64)) -> int:
-    """BPF_PROG_TEST_RUN once: the program's return value."""
+def run_once(fd: int) -> int:
+    """BPF_PROG_TEST_RUN once, on 64 bytes of zeroes: the program's return value."""
+    packet = bytes(64)
     data = _buffer(packet)
     _, after = bpf(TEST_RUN, struct.pack("<IIIIQQII", fd, 0, len(packet), 0, ctypes.addressof(data), 0, 1, 0).ljust(80, b"\0"))
     return int(struct.unpack_from("<I", after, 4)[0])
 
-
-test_run.__test__ = False  # type: ignore[attr-defined]
+def info_id(fd: int) -> int:
+    """The id of a map (or program) by its descriptor."""
+    info = _buffer(bytes(256))
+    bpf(GET_INFO, struct.pack("<IIQ", fd, 256, ctypes.addressof(info)))
+    return int(struct.unpack_from("<I", info.raw, 4)[0])

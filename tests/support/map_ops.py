@@ -60,18 +60,35 @@ class Ours:
     def _ringbuf_output(self, key: bytes, value: bytes, flags: int) -> tuple[int, bytes]:
         return self.live.output(value, flags), value
 
+    def _ringbuf_submit(self, key: bytes, value: bytes, flags: int, discard: bool = False) -> tuple[int, bytes]:
+        at = self.live.reserve(len(value))
+        if at < 0:
+            return 1, value
+        self.live.memory[at : at + 8] = value[:8]
+        self.live.commit(at, flags, discard=discard)
+        return 0, value
+
+    def _ringbuf_discard(self, key: bytes, value: bytes, flags: int) -> tuple[int, bytes]:
+        return self._ringbuf_submit(key, value, flags, discard=True)
+
+    def _perf_event_output(self, key: bytes, value: bytes, flags: int) -> tuple[int, bytes]:
+        return self.live.output(value, flags, bytes(50), self.cpu), value
+
     def _ringbuf_query(self, key: bytes, value: bytes, flags: int) -> tuple[int, bytes]:
         return self.live.query(flags), value
 
 
-def keyed_steps(rng: random.Random, keys: list[bytes], value_size: int, user_size: int, length: int, flags: tuple[int, ...]) -> Iterator[Step]:
+def keyed_steps(
+    rng: random.Random, keys: list[bytes], value_size: int, user_size: int, length: int, flags: tuple[int, ...]
+) -> Iterator[Step]:
     """User-space and program operations of a map with keys."""
-    ops = ["update_user"] * 4 + ["update"] * 4 + ["lookup", "lookup", "lookup_user", "delete", "delete_user", "lookup_and_delete_user", "next_key"]
+    ops = ["update_user"] * 4 + ["update"] * 4
+    ops += ["lookup", "lookup", "lookup_user", "delete", "delete_user", "lookup_and_delete_user", "next_key"]
     for _ in range(length):
         op, key = rng.choice(ops), rng.choice(keys)
         if op == "update_user":
             yield op, (key, rng.randbytes(user_size), rng.choice(flags))
-        elif op == "lookup_user" or op == "lookup_and_delete_user":
+        elif op in ("lookup_user", "lookup_and_delete_user"):
             yield op, (key, rng.choice((0, 0, 0, 0, 4, 1)))
         elif op in ("delete_user", "next_key"):
             yield op, (key,)
@@ -81,8 +98,9 @@ def keyed_steps(rng: random.Random, keys: list[bytes], value_size: int, user_siz
 
 def keyless_steps(rng: random.Random, value_size: int, length: int) -> Iterator[Step]:
     """Operations of a queue or a stack."""
+    ops = ("push", "push", "push", "pop", "peek", "update_user", "lookup_user", "lookup_and_delete_user", "delete_user")
     for _ in range(length):
-        op = rng.choice(("push", "push", "push", "pop", "peek", "update_user", "lookup_user", "lookup_and_delete_user", "delete_user"))
+        op = rng.choice(ops)
         if op in ("push", "pop", "peek"):
             yield "program", (op, b"", rng.randbytes(value_size), rng.choice((0, 0, 0, 2, 1, 3, 4)))
         elif op == "update_user":
