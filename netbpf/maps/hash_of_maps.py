@@ -52,7 +52,7 @@ class HashOfMapsMap(HashTable):
 
     def take_out(self, key: bytes) -> MapBase:
         """Clear an entry and return its map. Raises BpfError(ENOENT, EPERM)."""
-        self.check_write(flags)
+        self.check_write()
         self.check_key(key)
         i = self.find(key)
         raise_for(self.delete(key))
@@ -74,6 +74,9 @@ class HashOfMapsMap(HashTable):
         self.check_put(key, flags)
         self.check_value(value)
         raise BpfError(errno.EBADF)
+
+    def lookup_and_delete_user(self, key: bytes, flags: int = 0) -> bytes:
+        return MapBase.lookup_and_delete_user(self, key, flags)
 
     def delete_user(self, key: bytes) -> None:
         self.take_out(key)

@@ -59,7 +59,7 @@ class ObjectArray(IndexedMap):
 
     def take_out(self, key: bytes) -> Any:
         """Clear an entry and return its object. Raises BpfError(E2BIG, ENOENT, EPERM)."""
-        self.check_write(flags)
+        self.check_write()
         self.check_key(key)
         index = int.from_bytes(key, "little")
         if index >= self.spec.max_entries:
@@ -83,9 +83,14 @@ class ObjectArray(IndexedMap):
         index = int.from_bytes(key, "little")
         return index * self.elem_size if index in self._objects else -1
 
-    def read_value(self, offset: int) -> bytes:
+    def lookup_user(self, key: bytes, flags: int = 0) -> bytes:
         if not self.tells_ids:
+            self.check_lookup_flags(flags)
+            self.check_key(key)
             raise BpfError(ENOTSUPP)
+        return super().lookup_user(key, flags)
+
+    def read_value(self, offset: int) -> bytes:
         return self.id_of(self._objects[offset // self.elem_size]).to_bytes(4, "little")
 
     def update_user(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
