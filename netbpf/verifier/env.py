@@ -94,6 +94,7 @@ class LoadRequest:
     privileges: Privileges = field(default_factory=Privileges)
     fd_maps: dict[int, MapInfo | None] = field(default_factory=dict)
     fd_array_maps: tuple[MapInfo | None, ...] = ()
+    nr_cpu_ids: int = 2  # bounds what bpf_get_smp_processor_id may return
     btf: bytes = b""
     func_info: tuple[tuple[int, int], ...] = ()
     line_info: tuple[tuple[int, int, int, int], ...] = ()
@@ -215,6 +216,7 @@ class SubprogInfo:
     fastcall_stack_off: int = 0
     postorder_start: int = 0
     func_type_id: int = 0  # its FUNC in the program's BTF
+    unreliable: bool = False  # its BTF was seen not to fit
 
 
 class VerifierEnv:

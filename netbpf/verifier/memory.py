@@ -19,7 +19,7 @@ from netbpf.isa.instruction import Instruction
 from netbpf.verifier import state as st
 from netbpf.verifier.alu import BPF_MAX_VAR_OFF
 from netbpf.verifier.ctx import ctx_load, ctx_store_ok, sock_load_ok
-from netbpf.verifier.env import InsnAux, MapInfo, Reject, VerifierEnv
+from netbpf.verifier.env import MapInfo, Reject, VerifierEnv
 from netbpf.verifier.log import reg_type_str, verbose, verbose_linfo
 from netbpf.verifier.map_struct import check_ptr_to_map_access
 from netbpf.verifier.precision import mark_chain_precision
@@ -421,26 +421,6 @@ def _access_sock(env: VerifierEnv, reg: RegState, regno: int, off: int, size: in
 # --- the door ---------------------------------------------------------------------------------------------------------------
 
 
-def _note_facts(env: VerifierEnv, aux: InsnAux, reg: RegState, off: int) -> None:
-    """Merge what this path's access goes through into the instruction's facts."""
-    base = reg.type & st.BASE_TYPE_MASK
-    at, map_index = None, -1
-    if base == st.PTR_TO_STACK:
-        if not reg.var_off.mask:
-            at = off + reg.smin_value
-    elif base == st.PTR_TO_MAP_VALUE and reg.map_ptr in env.maps:
-        map_index = env.maps.index(reg.map_ptr)
-    if not aux.facts_kind:
-        aux.facts_kind, aux.facts_map, aux.stack_off = base, map_index, at
-        return
-    if aux.facts_kind != base:
-        aux.facts_kind = -1
-    if aux.facts_map != map_index:
-        aux.facts_map = -1
-    if aux.stack_off != at:
-        aux.stack_off = None
-
-
 def _access(
     env: VerifierEnv, reg: RegState, insn_idx: int, regno: int, off: int, size: int, kind: int, value_regno: int, is_ldsx: bool
 ) -> None:
@@ -498,26 +478,26 @@ def check_mem_access(
     insn_idx: int,
     regno: int,
     off: int,
-    size: int,
+    bpf_size: int,
     kind: int,
     value_regno: int,
     strict_alignment_once: bool,
     is_ldsx: bool,
 ) -> None:
-    """An instruction reads ``size`` bytes into register ``value_regno`` or writes them from it (-1: no register).
+    """An instruction reads into register ``value_regno`` or writes from it (-1: no register); ``bpf_size`` is BPF_B .. BPF_DW.
 
-    ``size`` in bytes (the kernel passes the opcode's size field). Raises Reject.
+    Raises Reject.
     """
     reg = cur_regs(env)[regno]
+    size = SIZE_BYTES[bpf_size]
     check_ptr_alignment(env, reg, off, size, strict_alignment_once)
     off += reg.off
     _access(env, reg, insn_idx, regno, off, size, kind, value_regno, is_ldsx)
-    _note_facts(env, env.insn_aux[insn_idx], reg, off)
     if kind == BPF_READ and value_regno >= 0 and size != 8:
         _narrow_loaded(env, value_regno, size, is_ldsx)
 
 
-def save_aux_ptr_type(env: VerifierEnv, reg_type: int) -> None:
+def save_aux_ptr_type(env: VerifierEnv, reg_type: int, allow_trust_mismatch: bool = False) -> None:
     """One instruction goes through one kind of pointer where the kernel rewrites the access. Raises Reject EINVAL."""
     aux = env.insn_aux[env.insn_idx]
     if aux.ptr_type == st.NOT_INIT:
@@ -531,15 +511,16 @@ def save_aux_ptr_type(env: VerifierEnv, reg_type: int) -> None:
 # --- instructions -----------------------------------------------------------------------------------------------------------
 
 
-def check_load_mem(env: VerifierEnv, insn: Instruction, strict_alignment_once: bool, is_ldsx: bool, ctx: str) -> None:
-    """LDX; ``ctx`` is how a broken invariant would be told."""
+def check_load_mem(
+    env: VerifierEnv, insn: Instruction, strict_alignment_once: bool, is_ldsx: bool, allow_trust_mismatch: bool, ctx: str
+) -> None:
+    """LDX; ``ctx`` is how a broken invariant would be told. Only pointers to kernel objects could mismatch in trust."""
     check_reg_arg(env, insn.src, SRC_OP)
     check_reg_arg(env, insn.dst, DST_OP_NO_MARK)
     regs = cur_regs(env)
     src_reg_type = regs[insn.src].type
-    size = SIZE_BYTES[insn.code & 0x18]
-    check_mem_access(env, env.insn_idx, insn.src, insn.off, size, BPF_READ, insn.dst, strict_alignment_once, is_ldsx)
-    save_aux_ptr_type(env, src_reg_type)
+    check_mem_access(env, env.insn_idx, insn.src, insn.off, insn.code & 0x18, BPF_READ, insn.dst, strict_alignment_once, is_ldsx)
+    save_aux_ptr_type(env, src_reg_type, allow_trust_mismatch)
     if src_reg_type == st.PTR_TO_STACK:
         draft = regs[insn.dst].copy()
         reg_bounds_sanity_check(env, draft, ctx)
@@ -551,19 +532,7 @@ def check_store_reg(env: VerifierEnv, insn: Instruction, strict_alignment_once: 
     check_reg_arg(env, insn.src, SRC_OP)
     check_reg_arg(env, insn.dst, SRC_OP)
     dst_reg_type = cur_regs(env)[insn.dst].type
-    size = SIZE_BYTES[insn.code & 0x18]
-    check_mem_access(env, env.insn_idx, insn.dst, insn.off, size, BPF_WRITE, insn.src, strict_alignment_once, False)
-    save_aux_ptr_type(env, dst_reg_type)
-
-
-def check_store_imm(env: VerifierEnv, insn: Instruction) -> None:
-    """ST."""
-    if insn.code & 0xE0 != op.BPF_MEM or insn.src:
-        raise _refuse(env, "BPF_ST uses reserved fields\n", errno.EINVAL)
-    check_reg_arg(env, insn.dst, SRC_OP)
-    dst_reg_type = cur_regs(env)[insn.dst].type
-    size = SIZE_BYTES[insn.code & 0x18]
-    check_mem_access(env, env.insn_idx, insn.dst, insn.off, size, BPF_WRITE, -1, False, False)
+    check_mem_access(env, env.insn_idx, insn.dst, insn.off, insn.code & 0x18, BPF_WRITE, insn.src, strict_alignment_once, False)
     save_aux_ptr_type(env, dst_reg_type)
 
 
@@ -600,7 +569,7 @@ def check_atomic_rmw(env: VerifierEnv, insn: Instruction) -> None:
     if insn.imm & op.BPF_FETCH:
         load_reg = op.BPF_REG_0 if insn.imm == op.BPF_CMPXCHG else insn.src
         check_reg_arg(env, load_reg, DST_OP)
-    size, idx = SIZE_BYTES[insn.code & 0x18], env.insn_idx
+    size, idx = insn.code & 0x18, env.insn_idx
     check_mem_access(env, idx, insn.dst, insn.off, size, BPF_READ, -1, True, False)
     if load_reg >= 0:
         check_mem_access(env, idx, insn.dst, insn.off, size, BPF_READ, load_reg, True, False)
@@ -612,7 +581,7 @@ def check_atomic(env: VerifierEnv, insn: Instruction) -> None:
     if insn.imm in _ATOMIC_RMW:
         check_atomic_rmw(env, insn)
     elif insn.imm == op.BPF_LOAD_ACQ:
-        check_load_mem(env, insn, True, False, "atomic_load")
+        check_load_mem(env, insn, True, False, False, "atomic_load")
         _check_atomic_ptr(env, insn.src, "loads from")
     elif insn.imm == op.BPF_STORE_REL:
         check_store_reg(env, insn, True)

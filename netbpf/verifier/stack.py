@@ -134,21 +134,18 @@ def check_fastcall_stack_contract(env: VerifierEnv, frame: FuncState, insn_idx: 
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def _misc(env: VerifierEnv, kind: int) -> int:
-    """mark_stack_slot_misc: a byte beside a narrow spill."""
-    if kind == STACK_ZERO or (kind == STACK_INVALID and env.allow_ptr_leaks):
-        return kind
-    return STACK_MISC
+# mark_stack_slot_misc: what byte kinds beside a narrow spill become
+_BESIDE_SPILL: Final = bytes(kind if kind in (STACK_ZERO, STACK_INVALID) else STACK_MISC for kind in range(256))
 
 
-def _save_register(env: VerifierEnv, frame: FuncState, spi: int, reg: RegState, size: int) -> None:
+def _save_register(frame: FuncState, spi: int, reg: RegState, size: int) -> None:
     """The slot's ``size`` low bytes hold ``reg``."""
     kinds = frame.stack[spi].slot_type
     if size == BPF_REG_SIZE:
         kinds = _FULL_SPILL
     else:
         beside = BPF_REG_SIZE - size
-        kinds = bytes([_misc(env, kind) for kind in kinds[:beside]]) + _FULL_SPILL[beside:]
+        kinds = kinds[:beside].translate(_BESIDE_SPILL) + _FULL_SPILL[beside:]
     frame.stack[spi] = StackSlot(kinds, reg)
 
 
@@ -184,7 +181,7 @@ def _spill_scalar(env: VerifierEnv, frame: FuncState, spi: int, regno: int, size
     elif reg.id:
         reg = reg.copy()
         reg.id = 0
-    _save_register(env, frame, spi, reg, size)
+    _save_register(frame, spi, reg, size)
 
 
 def _spill_pointer(env: VerifierEnv, frame: FuncState, spi: int, reg: RegState, size: int, insn_idx: int) -> None:
@@ -193,7 +190,7 @@ def _spill_pointer(env: VerifierEnv, frame: FuncState, spi: int, reg: RegState, 
         raise _refuse(env, "invalid size of register spill\n")
     if frame is not cur_func(current(env)) and reg.type == st.PTR_TO_STACK:
         raise _refuse(env, "cannot spill pointers to stack into stack frame of the caller\n", errno.EINVAL)
-    _save_register(env, frame, spi, reg, size)
+    _save_register(frame, spi, reg, size)
 
 
 def _write_data(env: VerifierEnv, frame: FuncState, spi: int, off: int, size: int, reg: RegState | None, regno: int) -> None:
@@ -230,7 +227,7 @@ def check_stack_write_fixed_off(env: VerifierEnv, frame: FuncState, off: int, si
     if reg is not None and aligned and reg.type == SCALAR_VALUE and env.bpf_capable:
         _spill_scalar(env, frame, spi, value_regno, size)
     elif reg is None and aligned and env.bpf_capable and is_st_mem(env.insns[insn_idx]):
-        _save_register(env, frame, spi, known_reg(env.insns[insn_idx].imm), size)
+        _save_register(frame, spi, known_reg(env.insns[insn_idx].imm), size)
     elif reg is not None and is_spillable_regtype(reg.type):
         _spill_pointer(env, frame, spi, reg, size, insn_idx)
     else:
