@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable
 from typing import Final
 
-from netbpf.ints import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32_MAX, U64_MAX, s64
+from netbpf.ints import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32_MAX, U64_MAX, s32, s64
 from netbpf.isa import opcodes as op
 from netbpf.isa.disasm import ALU_SIGNS
 from netbpf.isa.instruction import Instruction
@@ -19,24 +19,29 @@ from netbpf.verifier import state as st
 from netbpf.verifier.bounds import __mark_reg32_unbounded, bounds_violation, reg_bounds_sync
 from netbpf.verifier.env import Reject, VerifierEnv
 from netbpf.verifier.log import reg_type_str, verbose
+from netbpf.verifier.path import push_stack
 from netbpf.verifier.precision import mark_chain_precision
 from netbpf.verifier.regs import (
     DST_OP,
     DST_OP_NO_MARK,
     SRC_OP,
+    __mark_reg32_known,
+    __mark_reg_known,
     check_reg_arg,
     coerce_reg_to_size_sx,
     coerce_subreg_to_size_sx,
     cur_regs,
     is_pointer_value,
+    is_reg_const,
     known_reg,
     mark_reg_unknown,
     reg_bounds_sanity_check,
+    reg_const_value,
     unknown_reg,
     zext_32_to_64,
 )
-from netbpf.verifier.scalar_ops import adjust_scalar_numbers, fold_constants, is_safe_to_compute_dst_reg_range
-from netbpf.verifier.state import BPF_ADD_CONST, SCALAR_VALUE, RegState
+from netbpf.verifier.scalar_ops import adjust_scalar_numbers, fold_constants, is_safe_to_compute_dst_reg_range, scalar_byte_swap
+from netbpf.verifier.state import BPF_ADD_CONST, BPF_ADD_CONST32, BPF_ADD_CONST64, SCALAR_VALUE, RegState
 from netbpf.verifier.tnum import tnum_add, tnum_sub
 
 BPF_MAX_VAR_OFF: Final = 1 << 29
@@ -157,6 +162,13 @@ def _move_pointer(env: VerifierEnv, insn: Instruction, dst: RegState, ptr: RegSt
         raise _refuse(env, f"R{insn.dst} pointer arithmetic with {ALU_SIGNS[opcode]} operator prohibited\n")
 
 
+def _as_pointer(scalar: RegState, ptr: RegState) -> RegState:
+    """What scalar += pointer starts from: the pointer, but the scalar's reference and frame (none: the kernel's fp[0])."""
+    start = ptr.copy()
+    start.ref_obj_id, start.frameno, start.precise = scalar.ref_obj_id, scalar.frameno, scalar.precise
+    return start
+
+
 def adjust_ptr_min_max_vals(env: VerifierEnv, insn: Instruction, ptr: RegState, off: RegState, off_is_dst: bool) -> None:
     """``ptr op off`` into dst. ``off_is_dst``: the instruction was scalar += pointer."""
     regs, opcode = cur_regs(env), insn.code & 0xF0
@@ -176,7 +188,7 @@ def adjust_ptr_min_max_vals(env: VerifierEnv, insn: Instruction, ptr: RegState, 
     _check_movable(env, insn, ptr, off)
     check_reg_sane_offset(env, off, ptr.type)
     check_reg_sane_offset(env, ptr, ptr.type)
-    start = ptr.copy()
+    start = _as_pointer(regs[insn.dst], ptr) if off_is_dst else ptr.copy()
     __mark_reg32_unbounded(start)
     info = sanitize.SanitizeInfo()
     masked = not env.bypass_spec_v1 and sanitize.sanitize_needed(opcode)
@@ -212,24 +224,57 @@ def adjust_scalar_min_max_vals(env: VerifierEnv, insn: Instruction, dst: RegStat
         if value is not None:
             return known_reg(value, dst.precise)
     result = dst.copy()
+    if opcode in (op.BPF_AND, op.BPF_OR) and not src.var_off.mask:
+        maybe_fork_scalars(env, insn, result)
     adjust_scalar_numbers(opcode, alu32, result, src)
     return result
 
 
+def maybe_fork_scalars(env: VerifierEnv, insn: Instruction, dst: RegState) -> None:
+    """A draft that is -1 or 0, the copies of a sign bit, about to be masked: walk the instruction for 0 later, go on with -1."""
+    if (dst.smin_value, dst.smax_value) == (-1, 0):
+        mark = __mark_reg_known
+    elif (dst.s32_min_value, dst.s32_max_value) == (-1, 0):
+        mark = __mark_reg32_known
+    else:
+        return
+    zero = dst.copy()
+    mark(zero, 0)
+    mark(dst, -1)
+    branch = push_stack(env, env.insn_idx, env.insn_idx, False)
+    branch.frame[branch.curframe].regs[insn.dst] = zero
+
+
+def _constant_delta(insn: Instruction, result: RegState, src: RegState) -> int | None:
+    """How far ``r += K`` or ``r -= K`` moved a register from those it was copied from; None where no such link can be kept.
+
+    One link a register, and a distance that fits s32; in 32 bits the result must not have been wrapped to more.
+    """
+    alu32, opcode = insn.code & 7 == op.BPF_ALU, insn.code & 0xF0
+    if opcode not in (op.BPF_ADD, op.BPF_SUB) or not is_reg_const(src, alu32) or result.id & BPF_ADD_CONST:
+        return None
+    if insn.code & op.BPF_X and insn.src == insn.dst:
+        return None
+    value = reg_const_value(src, alu32)
+    delta = s32(value) if alu32 else s64(value)
+    if not S32_MIN <= delta <= S32_MAX or (alu32 and result.umax_value > U32_MAX):
+        return None
+    if opcode == op.BPF_SUB:
+        return None if delta == S32_MIN else -delta
+    return delta
+
+
 def _link_constant_delta(env: VerifierEnv, insn: Instruction, result: RegState, src: RegState) -> RegState:
-    """``r += K`` keeps r linked to the registers it was copied from, at a distance; any other operation unlinks it."""
+    """A register moved by a constant stays linked to those it was copied from; any other operation unlinks it."""
     if not result.id:
         return result
     result = result.copy()
-    adds = insn.code & 0xF7 == op.BPF_ALU64 | op.BPF_ADD
-    if env.bpf_capable and adds and not src.var_off.mask:
-        if result.id & BPF_ADD_CONST or src.var_off.value > S32_MAX:
-            result.id = result.off = 0
-        else:
-            result.id |= BPF_ADD_CONST
-            result.off = src.var_off.value
+    delta = _constant_delta(insn, result, src) if env.bpf_capable else None
+    if delta is None:
+        result.id = result.off = 0
     else:
-        result.id = 0
+        result.id |= BPF_ADD_CONST32 if insn.code & 7 == op.BPF_ALU else BPF_ADD_CONST64
+        result.off = delta
     return result
 
 
@@ -256,8 +301,6 @@ def adjust_reg_min_max_vals(env: VerifierEnv, insn: Instruction) -> None:
         mark_chain_precision(env, insn.src)
         dst, src = regs[insn.dst], regs[insn.src]
     result = adjust_scalar_min_max_vals(env, insn, dst, src)
-    if by_register and insn.src == insn.dst:
-        src = result
     regs[insn.dst] = _link_constant_delta(env, insn, result, src)
 
 
@@ -289,7 +332,14 @@ def _check_end(env: VerifierEnv, insn: Instruction) -> None:
     if insn.src or insn.off or insn.imm not in (16, 32, 64) or bswap_with_source:
         raise _refuse(env, "BPF_END uses reserved fields\n", errno.EINVAL)
     _check_unary(env, insn)
-    check_reg_arg(env, insn.dst, DST_OP)
+    regs = cur_regs(env)
+    if regs[insn.dst].type != SCALAR_VALUE:
+        check_reg_arg(env, insn.dst, DST_OP)
+        return
+    check_reg_arg(env, insn.dst, DST_OP_NO_MARK)
+    result = regs[insn.dst].copy()
+    scalar_byte_swap(result, insn.imm >> 3, insn.code != op.BPF_ALU | op.BPF_END | op.BPF_TO_LE)
+    regs[insn.dst] = result
 
 
 def _check_unary(env: VerifierEnv, insn: Instruction) -> None:

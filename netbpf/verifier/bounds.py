@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from netbpf.ints import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32_MAX, U64_MAX, s32, s64
 from netbpf.verifier.state import RegState, Tnum
-from netbpf.verifier.tnum import HIGH_HALF, tnum_intersect, tnum_range
+from netbpf.verifier.tnum import HIGH_HALF, tnum_intersect, tnum_range, tnum_step
 
 _SIGN64 = 1 << 63
 _SIGN32 = 1 << 31
@@ -31,8 +31,24 @@ def __update_reg64_bounds(reg: RegState) -> None:
     value, mask = reg.var_off
     reg.smin_value = max(reg.smin_value, s64(value | mask & _SIGN64))
     reg.smax_value = min(reg.smax_value, s64(value | mask & S64_MAX))
-    reg.umin_value = max(reg.umin_value, value)
-    reg.umax_value = min(reg.umax_value, value | mask)
+    umin = reg.umin_value = max(reg.umin_value, value)
+    umax = reg.umax_value = min(reg.umax_value, value | mask)
+    if mask or not umin == umax == value:
+        _update_single_value(reg, umin, umax)
+
+
+def _update_single_value(reg: RegState, umin: int, umax: int) -> None:
+    """Where the unsigned range and the known bits have one number in common, that is the value.
+
+    It is umin; or the greatest member, when that is the first one above umin; or the only member between umin and umax.
+    """
+    var_off = reg.var_off
+    following = tnum_step(var_off, umin)
+    if umin & ~var_off.mask == var_off.value:
+        if following > umax:
+            set_known_bounds(reg, umin)
+    elif following == var_off.value | var_off.mask or (following <= umax and tnum_step(var_off, following) > umax):
+        set_known_bounds(reg, following)
 
 
 def __update_reg_bounds(reg: RegState) -> None:

@@ -10,7 +10,6 @@ import errno
 from collections.abc import Callable
 from typing import Final
 
-from netbpf.ints import s32
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
 from netbpf.verifier import state as st
@@ -35,10 +34,11 @@ from netbpf.verifier.regs import (
     mark_ptr_not_null_reg,
     reg_bounds_sanity_check,
     reg_const_value,
+    zext_32_to_64,
 )
 from netbpf.verifier.sanitize import sanitize_speculative_path
 from netbpf.verifier.scalar_ops import scalar32_min_max_add, scalar_min_max_add
-from netbpf.verifier.state import BPF_ADD_CONST, SCALAR_VALUE, FuncState, RegState, StackSlot, VerifierState
+from netbpf.verifier.state import BPF_ADD_CONST, BPF_ADD_CONST32, SCALAR_VALUE, FuncState, RegState, StackSlot, VerifierState
 from netbpf.verifier.tnum import tnum_add
 
 LINKED_REGS_MAX: Final = 6
@@ -109,10 +109,10 @@ def is_branch_taken(reg1: RegState, reg2: RegState, opcode: int, is_jmp32: bool)
 # --- what each side learns --------------------------------------------------------------------------------------
 
 
-def _narrowed(dst: RegState, src: RegState, opcode: int, is_jmp32: bool) -> tuple[RegState, RegState]:
-    """Drafts of both, narrowed by ``dst op src``; one object for both when they are one register."""
+def _narrowed(dst: RegState, src: RegState, one: bool, opcode: int, is_jmp32: bool) -> tuple[RegState, RegState]:
+    """Drafts of both, narrowed by ``dst op src``; one object for both when they are ``one`` register."""
     reg1 = dst.copy()
-    reg2 = reg1 if src is dst else src.copy()
+    reg2 = reg1 if one else src.copy()
     regs_refine_cond_op(reg1, reg2, opcode, is_jmp32)
     reg_bounds_sync(reg1)
     reg_bounds_sync(reg2)
@@ -120,13 +120,16 @@ def _narrowed(dst: RegState, src: RegState, opcode: int, is_jmp32: bool) -> tupl
 
 
 def reg_set_min_max(
-    env: VerifierEnv, dst: RegState, src: RegState, opcode: int, is_jmp32: bool
+    env: VerifierEnv, dst: RegState, src: RegState, one: bool, opcode: int, is_jmp32: bool
 ) -> tuple[tuple[RegState, RegState], tuple[RegState, RegState]]:
-    """((dst, src) where the jump is taken, (dst, src) where it is not), as new values; pointers stay what they are."""
+    """((dst, src) where the jump is taken, (dst, src) where it is not), as new values; pointers stay what they are.
+
+    ``one``: both operands are the same register.
+    """
     if dst.type != SCALAR_VALUE or src.type != SCALAR_VALUE:
         return (dst, src), (dst, src)
-    false = _narrowed(dst, src, REVERSED[opcode], is_jmp32)
-    true = _narrowed(dst, src, opcode, is_jmp32)
+    false = _narrowed(dst, src, one, REVERSED[opcode], is_jmp32)
+    true = _narrowed(dst, src, one, opcode, is_jmp32)
     for pair, name in ((true, "true_reg"), (false, "false_reg")):
         for number, reg in enumerate(pair, 1):
             reg_bounds_sanity_check(env, reg, f"{name}{number}")
@@ -170,15 +173,22 @@ def collect_linked_regs(env: VerifierEnv, vstate: VerifierState, reg_id: int, li
 
 
 def _linked_value(reg: RegState, known: RegState) -> RegState:
-    """What ``reg`` is when ``known``, to which it is linked, was refined: the same, or the same at a constant distance."""
+    """What ``reg`` is when ``known``, to which it is linked, was refined: the same, or the same at a constant distance.
+
+    Distances in 32 and in 64 bits do not mix: then ``reg`` stays.
+    """
+    if (reg.id ^ known.id) & BPF_ADD_CONST == BPF_ADD_CONST:
+        return reg
     if reg.off == known.off or not (reg.id | known.id) & BPF_ADD_CONST:
         return known
     moved = known.copy()
     moved.off, moved.id = reg.off, reg.id
-    delta = known_reg(s32(reg.off) - s32(known.off))
+    delta = known_reg(reg.off - known.off)
     scalar32_min_max_add(moved, delta)
     scalar_min_max_add(moved, delta)
     moved.var_off = tnum_add(moved.var_off, delta.var_off)
+    if (reg.id | known.id) & BPF_ADD_CONST32:
+        zext_32_to_64(moved)
     reg_bounds_sync(moved)
     return moved
 
@@ -440,7 +450,8 @@ def _both_ways(env: VerifierEnv, insn: Instruction, this_branch: VerifierState, 
         src = regs[insn.src]
     other_branch = push_stack(env, env.insn_idx + insn.off + 1, env.insn_idx, False)
     other_regs = other_branch.frame[other_branch.curframe].regs
-    true, false = reg_set_min_max(env, regs[insn.dst], src, insn.code & 0xF0, insn.code & 7 == op.BPF_JMP32)
+    one = bool(by_register) and insn.src == insn.dst
+    true, false = reg_set_min_max(env, regs[insn.dst], src, one, insn.code & 0xF0, insn.code & 7 == op.BPF_JMP32)
     _store_refined(this_branch, insn, false, linked)
     _store_refined(other_branch, insn, true, linked)
     _lift_null_by_equality(insn, regs, other_regs)

@@ -211,7 +211,7 @@ def reg_bounds_sanity_check(env: VerifierEnv, reg: RegState, ctx: str) -> None:
     s64_bounds = f"[{reg.smin_value & U64_MAX:#x}, {reg.smax_value & U64_MAX:#x}]"
     verbose(
         env,
-        f"REG INVARIANTS VIOLATION ({ctx}): {message} u64=[{reg.umin_value:#x}, {reg.umax_value:#x}] "
+        f"verifier bug: REG INVARIANTS VIOLATION ({ctx}): {message} u64=[{reg.umin_value:#x}, {reg.umax_value:#x}] "
         f"s64={s64_bounds} u32=[{reg.u32_min_value:#x}, {reg.u32_max_value:#x}] "
         f"s32=[{reg.s32_min_value & U32_MAX:#x}, {reg.s32_max_value & U32_MAX:#x}] var_off={tnum_strn(reg.var_off)}\n",
     )

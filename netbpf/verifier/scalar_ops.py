@@ -18,16 +18,18 @@ from netbpf.isa import opcodes as op
 from netbpf.verifier.bounds import (
     __mark_reg32_unbounded,
     __mark_reg64_unbounded,
+    __mark_reg_unbounded,
     __update_reg32_bounds,
     __update_reg_bounds,
     reg_bounds_sync,
 )
-from netbpf.verifier.regs import __mark_reg32_known, __mark_reg_known, zext_32_to_64
+from netbpf.verifier.regs import __mark_reg32_known, __mark_reg_known, coerce_reg_to_size, zext_32_to_64
 from netbpf.verifier.state import RegState, Tnum
 from netbpf.verifier.tnum import (
     tnum_add,
     tnum_and,
     tnum_arshift,
+    tnum_bswap,
     tnum_lshift,
     tnum_mul,
     tnum_neg,
@@ -348,6 +350,18 @@ def adjust_scalar_numbers(opcode: int, alu32: bool, dst: RegState, src: RegState
     _TRANSFERS[opcode][0 if alu32 else 1](dst, src)
     if alu32:
         zext_32_to_64(dst)
+    reg_bounds_sync(dst)
+
+
+def scalar_byte_swap(dst: RegState, size: int, swap: bool) -> None:
+    """A draft keeps its low ``size`` bytes, reversed where ``swap``; all 8 as they are keep the id too."""
+    if swap or size < 8:
+        dst.id = 0
+    if swap:
+        dst.var_off = tnum_bswap(dst.var_off, size)
+        __mark_reg_unbounded(dst)
+    if size < 8:
+        coerce_reg_to_size(dst, size)
     reg_bounds_sync(dst)
 
 

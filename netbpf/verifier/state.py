@@ -99,7 +99,10 @@ STACK_IRQ_FLAG: Final = 6
 
 BPF_REG_SIZE: Final = 8
 MAX_CALL_FRAMES: Final = 8
-BPF_ADD_CONST: Final = 1 << 31  # in RegState.id: linked to the id's base with a constant offset in `off`
+# in RegState.id: linked to the id's base at the constant distance `off`, added in 64 or in 32 bits
+BPF_ADD_CONST64: Final = 1 << 31
+BPF_ADD_CONST32: Final = 1 << 30
+BPF_ADD_CONST: Final = BPF_ADD_CONST64 | BPF_ADD_CONST32
 
 
 class RegState:

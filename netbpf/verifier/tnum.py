@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from netbpf.ints import U32_MAX, U64_MAX
+from netbpf.ints import U32_MAX, U64_MAX, bswap
 from netbpf.verifier.state import TNUM_UNKNOWN, TNUM_ZERO, Tnum
 
 HIGH_HALF: Final = U64_MAX ^ U32_MAX
@@ -155,6 +155,31 @@ def tnum_is_aligned(a: Tnum, size: int) -> bool:
 def tnum_in(a: Tnum, b: Tnum) -> bool:
     """Every member of ``b`` is a member of ``a``."""
     return not b.mask & ~a.mask and b.value & ~a.mask == a.value
+
+
+def tnum_step(t: Tnum, z: int) -> int:
+    """The smallest member of ``t`` above ``z``, or the greatest member when none is."""
+    least, greatest = t.value, t.value | t.mask
+    if z >= greatest:
+        return greatest
+    if z < least:
+        return least
+    candidate = z + 1
+    wrong = (candidate ^ least) & ~t.mask
+    if not wrong:
+        return candidate
+    at = wrong.bit_length() - 1  # the highest known bit that the candidate has wrong
+    below = (2 << at) - 1
+    if candidate >> at & 1:  # a one where members have zero: carry into the lowest free zero above
+        free = t.mask & ~candidate & ~below
+        carry = free & -free
+        return candidate & ~(2 * carry - 1) | carry | least & carry - 1
+    return candidate & ~below | least & below
+
+
+def tnum_bswap(a: Tnum, size_bytes: int) -> Tnum:
+    """The low ``size_bytes`` bytes in reverse order, zero above."""
+    return Tnum(bswap(a.value, size_bytes), bswap(a.mask, size_bytes))
 
 
 def tnum_strn(a: Tnum) -> str:
