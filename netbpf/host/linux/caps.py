@@ -1,4 +1,4 @@
-"""Capabilities of a thread of this process: read, dropped, and a thread that runs calls without some of them.
+"""Capabilities of a thread of this process: read and dropped.
 
 capset(2) changes the calling thread only, so the rest of the interpreter keeps what it has.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Final
 
 from netbpf.abi.caps import CAPABILITIES
 from netbpf.host.linux.syscalls import syscall
@@ -17,7 +15,6 @@ from netbpf.host.linux.syscalls import syscall
 _VERSION_3: Final = 0x2008_0522
 _HEADER = struct.Struct("<Ii")
 _DATA = struct.Struct("<6I")  # effective, permitted, inheritable of numbers 0-31, then of 32-63
-T = TypeVar("T")
 
 
 def effective_caps() -> frozenset[str]:
@@ -35,17 +32,3 @@ def keep_only(caps: frozenset[str]) -> None:
     low, high = mask & 0xFFFF_FFFF, mask >> 32
     data = ctypes.create_string_buffer(_DATA.pack(low, low, 0, high, high, 0), _DATA.size)
     syscall("capset", ctypes.create_string_buffer(_HEADER.pack(_VERSION_3, 0)), data)
-
-
-class CapThread:
-    """A thread with few capabilities that runs what it is given, one call after the other."""
-
-    def __init__(self, caps: frozenset[str]) -> None:
-        self._pool = ThreadPoolExecutor(1, "netbpf-caps", initializer=keep_only, initargs=(caps,))
-
-    def run(self, function: Callable[..., T], *args: object) -> T:
-        """``function(*args)`` on the thread; its exception is raised here."""
-        return self._pool.submit(function, *args).result()
-
-    def close(self) -> None:
-        self._pool.shutdown()

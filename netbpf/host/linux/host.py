@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from netbpf.host.calls import BpfCalls
 from netbpf.host.linux.bpf import sys_bpf
-from netbpf.host.linux.caps import CapThread, effective_caps
+from netbpf.host.linux.caps import effective_caps, keep_only
+from netbpf.host.linux.devices import Loopback, Tap, Veth
 from netbpf.host.linux.memory import OwnMemory, RealBuffers
+from netbpf.host.linux.netns import netns_worker
+from netbpf.host.linux.worker import Worker
 from netbpf.host.memory import CallBuffers
 
 T = TypeVar("T")
@@ -27,11 +31,11 @@ def possible_cpus() -> int:
 class LinuxProcess(BpfCalls):
     """This very process towards the kernel. It remembers the descriptors made through it and closes them at its end.
 
-    With ``caps``, its calls are made by a thread that has only those.
+    With a ``worker``, its calls are made by that thread, which ends with it.
     """
 
-    def __init__(self, caps: frozenset[str] | None = None) -> None:
-        self._thread = None if caps is None else CapThread(caps)
+    def __init__(self, worker: Worker | None = None) -> None:
+        self._worker = worker
         self._owned: set[int] = set()
         self._sockets: list[socket.socket] = []
         self._logs: dict[int, str] = {}
@@ -39,8 +43,8 @@ class LinuxProcess(BpfCalls):
         self.possible_cpus = possible_cpus()
 
     def run(self, function: Callable[..., T], *args: object) -> T:
-        """``function(*args)`` with this process's capabilities."""
-        return function(*args) if self._thread is None else self._thread.run(function, *args)
+        """``function(*args)`` where this process's calls are made."""
+        return function(*args) if self._worker is None else self._worker.run(function, *args)
 
     # --- bpf(2) -------------------------------------------------------------------------------------------------------
     def bpf(self, cmd: int, attr: bytearray | memoryview | bytes | int, size: int | None = None) -> int:
@@ -87,9 +91,9 @@ class LinuxProcess(BpfCalls):
         for fd in sorted(self._owned):
             os.close(fd)
         self._owned.clear()
-        if self._thread is not None:
-            self._thread.close()
-            self._thread = None
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
     def __enter__(self) -> LinuxProcess:
         return self
@@ -110,4 +114,36 @@ class LinuxHost:
 
     def process(self, *, caps: frozenset[str] | None = None) -> LinuxProcess:
         """This process; with ``caps``, a thread of it that has no others."""
-        return LinuxProcess(caps)
+        return LinuxProcess(None if caps is None else Worker(partial(keep_only, caps), "netbpf-caps"))
+
+    def lab(self, device: str = "tap0", *, mac: bytes | None = None, mtu: int = 9000, kind: str = "tap") -> LinuxLab:
+        """A throw-away network namespace with one device (``kind`` tap, veth or lo) and a process in it. Raises BpfError."""
+        return LinuxLab(device, mac, mtu, kind)
+
+
+class LinuxLab:
+    """``host.lab.Lab`` on the running kernel. Namespace, device and sockets are gone when it is left."""
+
+    def __init__(self, device: str, mac: bytes | None, mtu: int, kind: str) -> None:
+        self.process = LinuxProcess(netns_worker())
+        try:
+            self.device = self.process.run(partial(_MAKERS[kind], device, mac, mtu))
+        except BaseException:
+            self.process.exit()
+            raise
+
+    def __enter__(self) -> LinuxLab:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self.process.run(self.device.close)
+        finally:
+            self.process.exit()
+
+
+_MAKERS: Final[dict[str, Callable[[str, bytes | None, int], Tap | Veth | Loopback]]] = {
+    "tap": lambda name, mac, mtu: Tap(name, mac=mac, mtu=mtu),
+    "veth": lambda name, mac, mtu: Veth(name, mac=mac, mtu=mtu),
+    "lo": lambda name, mac, mtu: Loopback(),
+}

@@ -60,9 +60,9 @@ class SocketFilter:
         self.locked = on
 
     def run(self, skb: SkBuff) -> int:
-        """The verdict: bytes to keep, u32. Everything where there is no filter."""
+        """The verdict: bytes to keep, u32. All there are where there is no filter."""
         if self._loaded is None:
-            return 0xFFFF_FFFF
+            return skb.len
         skb.cb[:] = bytes(20)
         return self._loaded.run_one(skb) & 0xFFFF_FFFF
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from netbpf.abi.caps import ALL_CAPS
 from netbpf.env import Env, SystemEnv
 from netbpf.host.memory import Buffers, UserMemory
+from netbpf.host.sim.fdtable import FdTable
 from netbpf.host.sim.machine import Machine, Sysctl, Task
-from netbpf.host.sim.network import NetDevice
+from netbpf.host.sim.network import LoopbackPort, NetDevice, Network
 from netbpf.host.sim.objects import Console
 from netbpf.host.sim.pin_commands import make_directory, unlink
 from netbpf.host.sim.process import SimProcess
@@ -32,12 +33,25 @@ class SimHost:
         self.machine = Machine(env or SystemEnv(), n_cpus, memory_bytes, engine, sysctl)
 
     def process(
-        self, *, caps: frozenset[str] | None = None, memory: UserMemory | None = None, uid: int = 0, nofile: int = 1024
+        self,
+        *,
+        caps: frozenset[str] | None = None,
+        memory: UserMemory | None = None,
+        uid: int = 0,
+        nofile: int = 1024,
+        network: Network | None = None,
     ) -> SimProcess:
         """A new process with descriptors 0, 1, 2 open. ``caps`` None means all of them; ``memory`` what its attr addresses mean
-        (None: this interpreter's own addresses where the system lets us read them safely, else an empty table of buffers)."""
-        task = Task(self.machine, ALL_CAPS if caps is None else caps, memory or default_memory(), uid=uid)
-        task.fds.limit = nofile
+        (None: this interpreter's own addresses where the system lets us read them safely, else an empty table of buffers);
+        ``network`` the network namespace it lives in (None: the machine's first)."""
+        task = Task(
+            self.machine,
+            ALL_CAPS if caps is None else caps,
+            memory or default_memory(),
+            FdTable(nofile),
+            network or self.machine.network,
+            uid,
+        )
         for _ in range(3):
             task.adopt(Console())
         return SimProcess(task)
@@ -50,6 +64,10 @@ class SimHost:
     def add_device(self, name: str, *, mac: bytes | None = None, mtu: int = 1500) -> NetDevice:
         """A new Ethernet device, up. Raises BpfError(EEXIST, EINVAL)."""
         return self.machine.network.add_device(name, mac=mac, mtu=mtu)
+
+    def lab(self, device: str = "tap0", *, mac: bytes | None = None, mtu: int = 9000, kind: str = "tap") -> SimLab:
+        """A machine's network of its own with one device (``kind`` tap, veth or lo) and a process in it."""
+        return SimLab(self, device, mac, mtu, kind)
 
     # --- the bpf file system --------------------------------------------------------------------------------------------
     def mkdir(self, path: str) -> None:
@@ -68,6 +86,27 @@ class SimHost:
     def prog_ids(self) -> list[int]:
         """Ids of every loaded program."""
         return sorted(obj.id for obj in self.machine.progs)
+
+
+class SimLab:
+    """``host.lab.Lab`` on the simulator."""
+
+    def __init__(self, host: SimHost, device: str, mac: bytes | None, mtu: int, kind: str) -> None:
+        network = Network()
+        self.process = host.process(network=network)
+        self.device: NetDevice | LoopbackPort
+        if kind == "lo":
+            self.device = LoopbackPort(network.device("lo"))
+        else:
+            made = network.add_device(device, mac=mac, mtu=mtu)
+            made.queue_mapping = 1 if kind == "tap" else 0
+            self.device = made
+
+    def __enter__(self) -> SimLab:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.exit()
 
 
 def default_memory() -> UserMemory:

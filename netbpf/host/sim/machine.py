@@ -64,14 +64,10 @@ class Task:
     caps: frozenset[str]
     memory: UserMemory
     fds: FdTable = field(default_factory=FdTable)
+    network: Network = field(default_factory=Network)
     uid: int = 0
     alive: bool = True
     last_refusal: Any = None  # the diagnosis of its last refused program
-
-    @property
-    def network(self) -> Network:
-        """The network namespace it lives in."""
-        return self.machine.network
 
     def is_capable(self, cap: str) -> bool:
         """capable(), with CAP_SYS_ADMIN standing in where bpf(2) lets it."""

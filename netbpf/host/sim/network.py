@@ -13,10 +13,15 @@ from typing import Final, Protocol
 from netbpf.abi.net import (
     ARPHRD_ETHER,
     ARPHRD_LOOPBACK,
+    ETH_HLEN,
+    ETH_P_8021Q,
     ETH_P_ALL,
     LINKTYPE_ETHERNET,
+    PACKET_BROADCAST,
+    PACKET_MULTICAST,
     PACKET_OTHERHOST,
     PACKET_OUTGOING,
+    VLAN_HLEN,
 )
 from netbpf.errors import BpfError
 from netbpf.packet.receive import Device as ReceivingDevice
@@ -63,6 +68,8 @@ class NetDevice:
         if skb is None:
             return False
         skb.dev_type = self.type
+        if self.type == ARPHRD_LOOPBACK and skb.pkt_type == PACKET_BROADCAST:
+            skb.pkt_type = PACKET_MULTICAST  # lo's broadcast address is all zeros
         self.network.receive(skb, self)
         return True
 
@@ -71,15 +78,26 @@ class NetDevice:
         return sum(self.deliver(packet) for packet in packets)
 
     def transmit(self, packet: bytes | Record, origin: PacketHook | None = None) -> None:
-        """A frame goes out: listeners see it as outgoing (``origin`` does not), and on lo it comes back in."""
+        """A frame goes out: listeners see it as outgoing (``origin`` does not), and on lo it comes back in.
+
+        Raises BpfError(ENETDOWN, EINVAL, EMSGSIZE)."""
         if not self.up:
             raise BpfError(errno.ENETDOWN)
         record = self._record(packet, 2)
+        self._check_length(record.data)
         self.network.show_outgoing(self._outgoing(record), self, origin)
         if self.type == ARPHRD_LOOPBACK:
             self.deliver(record._replace(direction=1))
         else:
             self.sent.append(record.data)
+
+    def _check_length(self, frame: bytes) -> None:
+        """What a packet socket may send: a whole Ethernet header, no more than the MTU behind it (and behind one tag)."""
+        if len(frame) < ETH_HLEN:
+            raise BpfError(errno.EINVAL)
+        tag = VLAN_HLEN if frame_protocol(frame) == ETH_P_8021Q else 0
+        if len(frame) > self.mtu + ETH_HLEN + tag:
+            raise BpfError(errno.EMSGSIZE)
 
     def _record(self, packet: bytes | Record, direction: int) -> Record:
         self.number += 1
@@ -92,16 +110,31 @@ class NetDevice:
         return ReceivingDevice(mac=self.mac, ifindex=self.ifindex, queue_mapping=0 if loops else self.queue_mapping)
 
     def _outgoing(self, record: Record) -> SkBuff:
-        """As dev_queue_xmit_nit shows it: no untagging, the protocol as the sender set it."""
+        """As dev_queue_xmit_nit shows it: no untagging, the protocol as the type field has it."""
         return SkBuff(
             head=record.data,
             len=record.wirelen,
-            protocol=frame_protocol(record.data),
+            protocol=int.from_bytes(record.data[12:14], "big"),
             pkt_type=PACKET_OUTGOING,
             ifindex=self.ifindex,
             dev_type=self.type,
             wire_len=record.wirelen,
         )
+
+
+class LoopbackPort:
+    """lo as a laboratory's device: a frame delivered to it is sent out of it, and so seen twice."""
+
+    def __init__(self, lo: NetDevice) -> None:
+        self._lo = lo
+        self.name, self.mac, self.ifindex = lo.name, lo.mac, lo.ifindex
+
+    def deliver(self, frame: bytes) -> bool:
+        try:
+            self._lo.transmit(frame)
+        except BpfError:
+            return False
+        return True
 
 
 class Network:

@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from netbpf.abi import sockopt as so
-from netbpf.abi.net import ETH_HLEN, PACKET_OUTGOING
+from netbpf.abi.net import ETH_HLEN, PACKET_OUTGOING, VLAN_HLEN, VLAN_PROTOCOLS
 from netbpf.errors import BpfError
 from netbpf.host.sim.filter import SocketFilter
 from netbpf.host.sim.machine import Machine
@@ -25,6 +25,13 @@ CACHE_LINE: Final = 64
 MIN_RCVBUF: Final = 2048 + SK_BUFF_BYTES
 AUXDATA = Struct("<IIIHHHH")  # struct tpacket_auxdata
 STATISTICS = Struct("<II")  # struct tpacket_stats
+
+
+class WouldBlockError(BpfError, BlockingIOError):
+    """EAGAIN, as code that drains a ``socket.socket`` expects it."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EAGAIN)
 
 
 class Queued(NamedTuple):
@@ -106,14 +113,19 @@ class PacketSocket(KObject):
 
     def _enqueue(self, skb: SkBuff, device: NetDevice, snaplen: int) -> None:
         at = skb.data_off
+        data = skb.head[at : at + snaplen]
+        protocol, vlan = skb.protocol, (skb.vlan_tci, skb.vlan_proto) if skb.vlan_present else None
+        if self.type == so.SOCK_DGRAM and protocol in VLAN_PROTOCOLS:
+            protocol, tag = inside_tags(data, protocol)
+            vlan = vlan or tag
         packet = Queued(
-            data=skb.head[at : at + snaplen],
+            data=data,
             origlen=skb.len,
             device=device,
-            protocol=skb.protocol,
+            protocol=protocol,
             pkt_type=skb.pkt_type,
             network_offset=skb.network_header - at,
-            vlan=(skb.vlan_tci, skb.vlan_proto) if skb.vlan_present else None,
+            vlan=vlan,
             truesize=truesize(len(skb.head)),
             source=skb.head[6:12] if skb.network_header >= ETH_HLEN else b"",
         )
@@ -123,19 +135,27 @@ class PacketSocket(KObject):
         self.readable.notify()
 
     def take(self, peek: bool, wait: bool, timeout_s: float | None) -> Queued:
-        """The next packet; ``peek`` leaves it. Raises BpfError(EAGAIN) where there is none and it may not wait, TimeoutError."""
+        """The next packet; ``peek`` leaves it. Raises WouldBlockError where there is none and it may not wait, TimeoutError."""
         with self.readable:
             if not self.queue and not wait:
-                raise BpfError(errno.EAGAIN)
+                raise WouldBlockError
             if not self.readable.wait_for(lambda: self.queue or not self.refs, timeout_s):
                 raise TimeoutError("timed out")
             if not self.queue:
                 raise BpfError(errno.EBADF, "the socket was closed")
             if peek:
-                return self.queue[0]
+                return self._peek()
             packet = self.queue.popleft()
             self.rmem -= packet.truesize
             return packet
+
+    def _peek(self) -> Queued:
+        """The next packet, left in the queue. Telling its address spoils its original length: the kernel keeps that where the
+        address's family and protocol go, so PACKET_AUXDATA of a later read has tp_len wrong, as here."""
+        packet = self.queue[0]
+        swapped = (packet.protocol & 0xFF) << 8 | packet.protocol >> 8
+        self.queue[0] = packet._replace(origlen=so.AF_PACKET | swapped << 16)
+        return packet
 
     def statistics(self) -> bytes:
         """PACKET_STATISTICS: packets seen (those dropped counted in) and dropped since last asked."""
@@ -144,13 +164,26 @@ class PacketSocket(KObject):
         return told
 
 
+def inside_tags(data: bytes, protocol: int) -> tuple[int, tuple[int, int]]:
+    """What a SOCK_DGRAM reader is told of a packet whose data begins inside a VLAN tag: the protocol behind all tags (0 where
+    the packet ends before), and the first tag."""
+    tag = (int.from_bytes(data[:2], "big") if len(data) >= VLAN_HLEN else 0, protocol)
+    at = 0
+    while protocol in VLAN_PROTOCOLS:
+        if len(data) < at + VLAN_HLEN:
+            return 0, tag
+        protocol = int.from_bytes(data[at + 2 : at + VLAN_HLEN], "big")
+        at += VLAN_HLEN
+    return protocol, tag
+
+
 def auxdata(packet: Queued) -> bytes:
     """PACKET_AUXDATA of a packet: lengths before and after the verdict, header offsets, the VLAN tag."""
     status, tci, tpid = so.TP_STATUS_USER, 0, 0
     if packet.vlan is not None:
         tci, tpid = packet.vlan
         status |= so.TP_STATUS_VLAN_VALID | so.TP_STATUS_VLAN_TPID_VALID
-    return AUXDATA.pack(status, packet.origlen, len(packet.data), 0, packet.network_offset, tci, tpid)
+    return AUXDATA.pack(status, packet.origlen, len(packet.data), 0, packet.network_offset & 0xFFFF, tci, tpid)
 
 
 def truesize(frame_bytes: int) -> int:

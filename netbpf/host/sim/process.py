@@ -101,7 +101,7 @@ class SimProcess(BpfCalls):
         """A child with copies of the descriptors and the same capabilities."""
         self._check_alive()
         task = self._task
-        return SimProcess(Task(task.machine, task.caps, task.memory, task.fds.fork(), task.uid))
+        return SimProcess(Task(task.machine, task.caps, task.memory, task.fds.fork(), task.network, task.uid))
 
     def exit(self) -> None:
         """End: every descriptor is closed. A second call does nothing."""

@@ -7,7 +7,7 @@ object. Only AF_PACKET is simulated so far: another family is refused with EAFNO
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from types import TracebackType
 from typing import Any, Final
@@ -23,6 +23,13 @@ _RECV_FLAGS: Final = so.MSG_PEEK | so.MSG_TRUNC | so.MSG_DONTWAIT | so.MSG_CMSG_
 PacketAddress = tuple[str, int, int, int, bytes]
 
 
+class NotPermittedError(BpfError, PermissionError):
+    """EPERM, as code that opens a ``socket.socket`` expects it."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EPERM)
+
+
 def ntohs(value: int) -> int:
     return (value & 0xFF) << 8 | (value >> 8) & 0xFF
 
@@ -34,7 +41,7 @@ def open_socket(task: Task, family: int, sock_type: int, proto: int) -> SimSocke
     if sock_type & ~(so.SOCK_TYPE_MASK | so.SOCK_NONBLOCK | so.SOCK_CLOEXEC):
         raise BpfError(errno.EINVAL)
     if "CAP_NET_RAW" not in task.caps:
-        raise BpfError(errno.EPERM)
+        raise NotPermittedError
     kind = sock_type & so.SOCK_TYPE_MASK
     if kind not in _TYPES:
         raise BpfError(errno.ESOCKTNOSUPPORT)
@@ -150,6 +157,19 @@ class SimSocket:
         _, data, (control, told), address = self._receive(bufsize, flags, ancbufsize)
         return data, control, told, address
 
+    def recvmsg_into(
+        self, buffers: Sequence[bytearray | memoryview], ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, PacketAddress]:
+        """As ``recvmsg``, the data scattered into ``buffers``; gives its length (with MSG_TRUNC the packet's) first."""
+        views = [memoryview(b).cast("B") for b in buffers]
+        length, data, (control, told), address = self._receive(sum(map(len, views)), flags, ancbufsize)
+        at = 0
+        for view in views:
+            piece = data[at : at + len(view)]
+            view[: len(piece)] = piece
+            at += len(piece)
+        return (length if flags & so.MSG_TRUNC else len(data)), control, told, address
+
     def _receive(
         self, bufsize: int, flags: int, ancbufsize: int = 0
     ) -> tuple[int, bytes, tuple[list[tuple[int, int, bytes]], int], PacketAddress]:
@@ -179,10 +199,6 @@ class SimSocket:
             raise BpfError(errno.ENXIO)
         if self.type != so.SOCK_RAW:
             raise BpfError(errno.EOPNOTSUPP, "a SOCK_DGRAM packet socket only receives here")
-        if len(data) > device.mtu + 18:
-            raise BpfError(errno.EMSGSIZE)
-        if len(data) < 14:
-            raise BpfError(errno.EINVAL)
         device.transmit(bytes(data), self._sock())
         return len(data)
 

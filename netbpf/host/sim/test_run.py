@@ -19,19 +19,19 @@ from netbpf.abi.commands import (
     Cmd,
     TestRunAttr,
 )
+from netbpf.abi.net import ARPHRD_LOOPBACK, ETH_HLEN, ETH_P_IP, ETH_P_IPV6, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST
 from netbpf.abi.prog_types import ProgType
 from netbpf.errors import ENOTSUPP, BpfError
 from netbpf.host.sim.machine import Call
 from netbpf.host.sim.objects import ProgObject
+from netbpf.packet.receive import frame_protocol
 from netbpf.packet.skbuff import SkBuff
 
-ETH_HLEN: Final = 14
 SKB_ROOM: Final = 64 + 320  # headroom and struct skb_shared_info: what a page cannot hold of the packet
 CTX_BYTES: Final = 192  # sizeof(struct __sk_buff)
 CHECKSUM_COMPLETE: Final = 4
 WIRE_LEN_MAX: Final = 65536
 GSO_SEGS_MAX: Final = 65535
-ETH_P_IP, ETH_P_IPV6, ETH_P_802_3, ETH_P_802_2 = 0x0800, 0x86DD, 1, 4
 MIN_BY_PROTOCOL: Final = {ETH_P_IP: 20, ETH_P_IPV6: 40}
 
 # Fields of struct __sk_buff that come from the caller: name -> (offset, struct). All other bytes must be zero.
@@ -95,7 +95,7 @@ def _build(frame: bytes, ctx: bytes | None, is_l2: bool) -> SkBuff:
     given = {} if ctx is None else {name: s.unpack_from(ctx, at)[0] for name, (at, s) in _FIELDS.items()}
     if given.get("ifindex", 0) > 1:
         raise BpfError(errno.ENODEV)
-    protocol = _protocol(frame)
+    protocol = frame_protocol(frame)
     if len(frame) < ETH_HLEN + MIN_BY_PROTOCOL.get(protocol, 0):
         raise BpfError(errno.EINVAL)
     skb = SkBuff(
@@ -107,7 +107,7 @@ def _build(frame: bytes, ctx: bytes | None, is_l2: bool) -> SkBuff:
         protocol=protocol,
         pkt_type=_pkt_type(frame),
         ifindex=1,
-        dev_type=772,  # ARPHRD_LOOPBACK
+        dev_type=ARPHRD_LOOPBACK,
     )
     if ctx is not None:
         _take_ctx(skb, ctx, given)
@@ -115,19 +115,12 @@ def _build(frame: bytes, ctx: bytes | None, is_l2: bool) -> SkBuff:
     return skb
 
 
-def _protocol(frame: bytes) -> int:
-    ethertype = int.from_bytes(frame[12:14], "big")
-    if ethertype >= 0x0600:
-        return ethertype
-    return ETH_P_802_3 if frame[14:16] == b"\xff\xff" else ETH_P_802_2
-
-
 def _pkt_type(frame: bytes) -> int:
-    """PACKET_HOST for lo's all-zero address, else broadcast, multicast or other host."""
+    """On lo, whose address and broadcast address are both zeros: host, or some group, or another host."""
     to = frame[:6]
-    if to == b"\xff" * 6 or to == bytes(6):
-        return 0 if to == bytes(6) else 1
-    return 2 if to[0] & 1 else 3
+    if to == bytes(6):
+        return PACKET_HOST
+    return PACKET_MULTICAST if to[0] & 1 else PACKET_OTHERHOST
 
 
 def _take_ctx(skb: SkBuff, ctx: bytes, given: dict[str, int]) -> None:

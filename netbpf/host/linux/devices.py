@@ -1,0 +1,158 @@
+"""Real devices to push frames through: a TAP (python-pytun), a veth pair (pyroute2), lo. Each is made and used in the thread
+whose network namespace it belongs to, and gone when closed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+from typing import Any, Final, Protocol
+
+from netbpf.errors import BpfError
+
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFHWADDR, SIOCSIFHWADDR = 0x8913, 0x8914, 0x8927, 0x8924
+IFF_UP, IFF_NOARP = 1, 0x80
+ARPHRD_ETHER: Final = 1
+_IFREQ: Final = 40
+
+
+class Wire(Protocol):
+    """A device with its far end in our hands."""
+
+    name: str
+
+    def deliver(self, frame: bytes) -> bool:
+        """Let the device receive a frame; False where it refuses it."""
+
+    def close(self) -> None: ...
+
+
+class Tap:
+    """A TAP device: what is written to its descriptor comes in, what goes out is read from it."""
+
+    def __init__(self, name: str = "tap0", *, mac: bytes | None = None, mtu: int = 9000) -> None:
+        pytun = _import("pytun")
+        try:
+            self._tap: Any = pytun.TunTapDevice(name=name, flags=pytun.IFF_TAP | pytun.IFF_NO_PI)
+        except pytun.Error as e:
+            raise BpfError(e.args[0] if e.args and isinstance(e.args[0], int) else errno.EPERM, f"TAP {name}: {e}") from None
+        self.name: str = self._tap.name
+        self._tap.mtu = mtu
+        if mac is not None:
+            set_mac(self.name, mac)
+        bring_up(self.name)
+        self.mac = get_mac(self.name)
+        self.ifindex = socket.if_nametoindex(self.name)
+
+    def deliver(self, frame: bytes) -> bool:
+        return _written(self._tap.fileno(), frame)
+
+    def read(self, size: int = 65536) -> bytes:
+        """The next frame that goes out."""
+        return os.read(self._tap.fileno(), size)
+
+    def fileno(self) -> int:
+        return int(self._tap.fileno())
+
+    def close(self) -> None:
+        self._tap.close()
+
+
+class Veth:
+    """A veth pair: a frame sent out of the far end comes in at ``name``."""
+
+    def __init__(self, name: str = "veth0", *, mac: bytes | None = None, mtu: int = 9000) -> None:
+        pyroute2 = _import("pyroute2")
+        self.name, self.far = name, f"{name}p"
+        with pyroute2.IPRoute() as ip:
+            ip.link("add", ifname=name, kind="veth", peer={"ifname": self.far})
+            for end in (name, self.far):
+                ip.link("set", index=socket.if_nametoindex(end), mtu=mtu)
+        if mac is not None:
+            set_mac(name, mac)
+        for end in (name, self.far):
+            bring_up(end)
+        self.mac = get_mac(name)
+        self.ifindex = socket.if_nametoindex(name)
+        self._out = _sender(self.far)
+
+    def deliver(self, frame: bytes) -> bool:
+        return _sent(self._out, frame)
+
+    def close(self) -> None:
+        self._out.close()
+        with _import("pyroute2").IPRoute() as ip:
+            ip.link("del", index=self.ifindex)
+
+
+class Loopback:
+    """lo, brought up. A frame sent out of it is seen twice: outgoing, then coming in."""
+
+    name = "lo"
+    mac = bytes(6)
+
+    def __init__(self) -> None:
+        bring_up(self.name)
+        self.ifindex = socket.if_nametoindex(self.name)
+        self._out = _sender(self.name)
+
+    def deliver(self, frame: bytes) -> bool:
+        return _sent(self._out, frame)
+
+    def close(self) -> None:
+        self._out.close()
+
+
+def bring_up(name: str) -> None:
+    """IFF_UP, and no ARP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        asked = struct.pack("16sH22x", name.encode(), 0)
+        flags = struct.unpack_from("H", fcntl.ioctl(s, SIOCGIFFLAGS, asked), 16)[0]
+        fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags | IFF_UP | IFF_NOARP))
+
+
+def get_mac(name: str) -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        return fcntl.ioctl(s, SIOCGIFHWADDR, struct.pack("16s24x", name.encode()))[18:24]
+
+
+def set_mac(name: str, mac: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        fcntl.ioctl(s, SIOCSIFHWADDR, struct.pack("16sH6s16x", name.encode(), ARPHRD_ETHER, mac))
+
+
+def _sender(name: str) -> socket.socket:
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    made.bind((name, 0))
+    return made
+
+
+def _sent(out: socket.socket, frame: bytes) -> bool:
+    try:
+        out.send(frame)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.EMSGSIZE):
+            raise
+        return False
+    return True
+
+
+def _written(fd: int, frame: bytes) -> bool:
+    try:
+        os.write(fd, frame)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+def _import(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise BpfError(errno.ENOSYS, f"ENOSYS: this needs the {name} package: pip install 'netbpf[live]'") from None
