@@ -245,31 +245,31 @@ def maybe_fork_scalars(env: VerifierEnv, insn: Instruction, dst: RegState) -> No
     branch.frame[branch.curframe].regs[insn.dst] = zero
 
 
-def _constant_delta(insn: Instruction, result: RegState, src: RegState) -> int | None:
-    """How far ``r += K`` or ``r -= K`` moved a register from those it was copied from; None where no such link can be kept.
+def _constant_delta(insn: Instruction, dst: RegState, src: RegState) -> int | None:
+    """How far ``r += K`` or ``r -= K`` moves a register from those it was copied from; None where no such link can be kept.
 
-    One link a register, and a distance that fits s32; in 32 bits the result must not have been wrapped to more.
+    One link a register, and a distance that fits s32; in 32 bits only of a register whose high half is zero.
     """
     alu32, opcode = insn.code & 7 == op.BPF_ALU, insn.code & 0xF0
-    if opcode not in (op.BPF_ADD, op.BPF_SUB) or not is_reg_const(src, alu32) or result.id & BPF_ADD_CONST:
+    if opcode not in (op.BPF_ADD, op.BPF_SUB) or not is_reg_const(src, alu32) or dst.id & BPF_ADD_CONST:
         return None
     if insn.code & op.BPF_X and insn.src == insn.dst:
         return None
     value = reg_const_value(src, alu32)
     delta = s32(value) if alu32 else s64(value)
-    if not S32_MIN <= delta <= S32_MAX or (alu32 and result.umax_value > U32_MAX):
+    if not S32_MIN <= delta <= S32_MAX or (alu32 and dst.umax_value > U32_MAX):
         return None
     if opcode == op.BPF_SUB:
         return None if delta == S32_MIN else -delta
     return delta
 
 
-def _link_constant_delta(env: VerifierEnv, insn: Instruction, result: RegState, src: RegState) -> RegState:
-    """A register moved by a constant stays linked to those it was copied from; any other operation unlinks it."""
+def _link_constant_delta(env: VerifierEnv, insn: Instruction, result: RegState, dst: RegState, src: RegState) -> RegState:
+    """``dst`` became ``result``. A register moved by a constant stays linked to those it was copied from; any other operation unlinks it."""
     if not result.id:
         return result
     result = result.copy()
-    delta = _constant_delta(insn, result, src) if env.bpf_capable else None
+    delta = _constant_delta(insn, dst, src) if env.bpf_capable else None
     if delta is None:
         result.id = result.off = 0
     else:
@@ -301,7 +301,7 @@ def adjust_reg_min_max_vals(env: VerifierEnv, insn: Instruction) -> None:
         mark_chain_precision(env, insn.src)
         dst, src = regs[insn.dst], regs[insn.src]
     result = adjust_scalar_min_max_vals(env, insn, dst, src)
-    regs[insn.dst] = _link_constant_delta(env, insn, result, src)
+    regs[insn.dst] = _link_constant_delta(env, insn, result, dst, src)
 
 
 def _check_pointer_pointer(env: VerifierEnv, insn: Instruction) -> None:

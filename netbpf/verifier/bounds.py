@@ -79,6 +79,10 @@ def __reg32_deduce_bounds(reg: RegState) -> None:
     us_lo, us_hi = s_lo & U32_MAX, s_hi & U32_MAX
     if us_lo <= us_hi:
         u_lo, u_hi = max(u_lo, us_lo), min(u_hi, us_hi)
+    elif u_hi < us_lo:
+        s_lo, u_hi = (u_lo ^ _SIGN32) - _SIGN32, min(u_hi, us_hi)
+    elif us_hi < u_lo:
+        s_hi, u_lo = (u_hi ^ _SIGN32) - _SIGN32, max(u_lo, us_lo)
     reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value = u_lo, u_hi, s_lo, s_hi
 
 

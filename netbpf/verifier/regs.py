@@ -22,7 +22,7 @@ from netbpf.verifier.bounds import (
 from netbpf.verifier.env import Reject, VerifierEnv
 from netbpf.verifier.log import verbose
 from netbpf.verifier.state import REG_NOT_INIT, RegState, Tnum
-from netbpf.verifier.tnum import tnum_cast, tnum_range, tnum_strn, tnum_subreg
+from netbpf.verifier.tnum import tnum_cast, tnum_range, tnum_subreg
 
 SRC_OP: Final = 0
 DST_OP: Final = 1
@@ -213,7 +213,7 @@ def reg_bounds_sanity_check(env: VerifierEnv, reg: RegState, ctx: str) -> None:
         env,
         f"verifier bug: REG INVARIANTS VIOLATION ({ctx}): {message} u64=[{reg.umin_value:#x}, {reg.umax_value:#x}] "
         f"s64={s64_bounds} u32=[{reg.u32_min_value:#x}, {reg.u32_max_value:#x}] "
-        f"s32=[{reg.s32_min_value & U32_MAX:#x}, {reg.s32_max_value & U32_MAX:#x}] var_off={tnum_strn(reg.var_off)}\n",
+        f"s32=[{reg.s32_min_value & U32_MAX:#x}, {reg.s32_max_value & U32_MAX:#x}] var_off=({reg.var_off.value:#x}, {reg.var_off.mask:#x})\n",
     )
     if env.test_reg_invariants:
         raise Reject(errno.EFAULT)
