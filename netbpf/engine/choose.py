@@ -10,6 +10,7 @@ from netbpf.errors import UsageError
 
 ENGINES: Final[dict[str, tuple[str, str]]] = {
     "interp": ("netbpf.engine.interp.engine", "InterpEngine"),
+    "native": ("netbpf.engine.llvm.engine", "NativeEngine"),
 }
 """Module and class by name."""
 

@@ -17,8 +17,9 @@ from netbpf.engine.llvm import cache
 from netbpf.engine.llvm.abi import ARGS, ARGS_BYTES, META, META_BYTES, STATUS_TICK
 from netbpf.engine.llvm.objfile import BadObject, MappedCode
 from netbpf.engine.llvm.variant import Variant
+from netbpf.engine.trace import TraceBuffer
 from netbpf.env import Env
-from netbpf.errors import NetbpfError
+from netbpf.errors import InternalError, NetbpfError
 from netbpf.isa.instruction import encode
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import RecordLayout, Window
@@ -28,9 +29,11 @@ from netbpf.program import VerifiedProgram
 
 NEVER_NS: Final = 0xFFFF_FFFF_FFFF_FFFF
 NO_LIMIT: Final = 1 << 62
+MAX_TAIL_CALL_CNT: Final = 33
 ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
 SCRATCH_BYTES: Final = 1 << 19  # longer than any captured Ethernet frame
 PREFETCH_FROM_BYTES: Final = 192  # packets of this average length and more pay for the prefetch cursor
+_PASSED_ON: Final = ("meta", "skb_pkt", "skb_len", "skb_cap", "now_ns", "rng_state", "cpu_id", "tail_calls")
 _ENTRY: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
 
 
@@ -56,7 +59,11 @@ class _Code:
     def __init__(self, program: VerifiedProgram, variant: Variant, use_cache: bool) -> None:
         entry, self._mapped = self._find(program, variant, use_cache)
         self.may_fault = entry.may_fault
-        self.run = _ENTRY(self._mapped.entry)
+        functions = self._mapped.functions
+        if "run" not in functions:
+            raise InternalError("native code without a function run")
+        self.run = _ENTRY(functions["run"])
+        self.enter = _ENTRY(functions["enter"]) if "enter" in functions else None
 
     def _find(self, program: VerifiedProgram, variant: Variant, use_cache: bool) -> tuple[cache.Entry, MappedCode]:
         key = cache_key(program, variant) if use_cache else ""
@@ -109,9 +116,19 @@ class NativeLoaded:
     ``device`` is what packets of a batch or window come in on.
     """
 
-    def __init__(self, program: VerifiedProgram, env: Env, *, use_cache: bool = True, device: Device = DEFAULT_DEVICE) -> None:
+    def __init__(
+        self,
+        program: VerifiedProgram,
+        env: Env,
+        *,
+        trace: TraceBuffer | None = None,
+        device: Device = DEFAULT_DEVICE,
+        use_cache: bool = True,
+    ) -> None:
         self.program, self.env, self.device, self._use_cache = program, env, device, use_cache
+        self.trace = TraceBuffer() if trace is None else trace
         self._codes: dict[Variant, _Code] = {}
+        self._family: dict[int, dict[Variant, _Code]] = {id(program): self._codes}  # of all programs that tail calls reach
         self._args = (ctypes.c_uint64 * (ARGS_BYTES // 8))()
         self._meta = (ctypes.c_uint64 * (META_BYTES // 8))()
         self._scratch = ctypes.create_string_buffer(SCRATCH_BYTES)
@@ -120,6 +137,9 @@ class NativeLoaded:
         self._set("scratch", ctypes.addressof(self._scratch))
         self._set("maps", ctypes.addressof(self._maps))
         self._bridge: Any = None
+        self._active: _Code | None = None  # what is running, for call backs
+        self._skb: SkBuff | None = None  # the packet of run_one
+        self._targets: dict[int, NativeLoaded] = {}  # of tail calls, by id()
 
     # --- the argument block --------------------------------------------------------------------------------------------
     def _set(self, name: str, value: int) -> None:
@@ -139,11 +159,11 @@ class NativeLoaded:
         code = self._codes.get(variant)
         if code is None:
             code = self._codes[variant] = _Code(self.program, variant, self._use_cache)
-            if code.may_fault and self._bridge is None:
-                from netbpf.engine.llvm.bridge import Bridge
+        if code.may_fault and self._bridge is None:
+            from netbpf.engine.llvm.bridge import Bridge
 
-                self._bridge = Bridge(self)
-                self._set("callback", self._bridge.address)
+            self._bridge = Bridge(self, self.trace)
+            self._set("callback", self._bridge.address)
         return code
 
     def _call(self, code: _Code) -> int:
@@ -156,6 +176,7 @@ class NativeLoaded:
             self._set("rng_state", self._get("rng_state") or env.random_u32() << 32 | env.random_u32() | 1)
         self._set("cpu_id", env.cpu_id())
         self._set("fault", 0)
+        self._active = code
         result = int(code.run(ctypes.addressof(self._args)))
         if self._trace_clock:
             env.now_ns, env.rng_state = self._get("now_ns"), self._get("rng_state")
@@ -173,9 +194,10 @@ class NativeLoaded:
         self._set("skb_pkt", ctypes.addressof(head) + skb.data_off)
         self._set("skb_len", skb.len)
         self._set("skb_cap", min(len(skb.head) - skb.data_off, skb.len) & NEVER_NS)
-        if self._bridge is not None:
-            self._bridge.skb = skb
+        self._set("tail_calls", 0)
+        self._skb = skb
         r0 = self._call(code)
+        self._skb = None
         at = META["cb0"]
         skb.cb[:] = bytes(memoryview(self._meta).cast("B")[at : at + 20])
         return r0
@@ -194,6 +216,55 @@ class NativeLoaded:
             for word in range(words):
                 at = META[first] + 4 * word
                 raw[at : at + 4] = WORD_VALUES[name](skb, word).to_bytes(4, "little")
+
+    # --- what call backs ask for -----------------------------------------------------------------------------------------
+    def current_skb(self) -> SkBuff:
+        """The packet at hand in a call back."""
+        if self._skb is not None:
+            return self._skb
+        frame = ctypes.string_at(self._get("skb_pkt"), self._get("skb_cap"))
+        return SkBuff(frame, self._get("skb_len"), mark=self.device.mark)
+
+    def call_subprog(self, index: int, regs: tuple[int, ...]) -> int:
+        """Run a subprogram for a helper that takes a callback; its R0."""
+        if self._active is None or self._active.enter is None:
+            raise InternalError("a callback without a program running")
+        self._set("subprog", index)
+        for n, value in enumerate(regs, 1):
+            self._set(f"r{n}", value)
+        result = int(self._active.enter(ctypes.addressof(self._args)))
+        self._bridge.raise_fault()
+        return result
+
+    def tail_call(self, programs: Any, index: int) -> int:
+        """Run the program at ``index`` of a program array on the packet at hand; its R0. ``tail_taken``: whether there is one."""
+        target = programs.get(index) if self._get("tail_calls") < MAX_TAIL_CALL_CNT else None
+        self._set("tail_taken", target is not None)
+        if target is None:
+            return 0
+        self._set("tail_calls", self._get("tail_calls") + 1)
+        loaded = self._target(target if isinstance(target, VerifiedProgram) else target.program)
+        loaded._skb = self._skb
+        loaded._set_all(**{n: self._get(n) for n in _PASSED_ON})
+        code = loaded._code(Variant("one", trace_clock=self._trace_clock))
+        loaded._active = code
+        loaded._set("fault", 0)
+        result = int(code.run(ctypes.addressof(loaded._args)))
+        if loaded._bridge is not None:
+            loaded._bridge.raise_fault()
+        for name in ("rng_state", "tail_calls"):
+            self._set(name, loaded._get(name))
+        return result
+
+    def _target(self, program: VerifiedProgram) -> NativeLoaded:
+        """What runs a tail call's target for this program; code is shared by all that lead to it."""
+        loaded = self._targets.get(id(program))
+        if loaded is None:
+            loaded = NativeLoaded(program, self.env, trace=self.trace, device=self.device, use_cache=self._use_cache)
+            loaded._family = self._family
+            loaded._codes = self._family.setdefault(id(program), loaded._codes)
+            self._targets[id(program)] = loaded
+        return loaded
 
     # --- many packets --------------------------------------------------------------------------------------------------
     def run(self, batch: PacketBatch) -> Verdicts:

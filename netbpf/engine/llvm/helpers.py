@@ -153,6 +153,18 @@ def _skb_load_bytes(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
+def _tail_call(s: SubprogLowerer, pc: int) -> bool:
+    """Python runs the other program on the same packet; where there is one, its R0 is this function's."""
+    f = s.f
+    _call_back(s, pc, _id("tail_call"))
+    gone, still = f.fresh_label("gone"), f.fresh_label("still")
+    f.cond(f.op(f"icmp eq i64 {_arg(s, 'tail_taken')}, 0"), still, gone)
+    f.label(gone)
+    f.ret(f"i64 {s.get(0)}")
+    f.label(still)
+    return True
+
+
 # --- callbacks of the program's own --------------------------------------------------------------------------------------
 def _callback(s: SubprogLowerer, pc: int, register: int) -> int:
     """Index of the subprogram that R names, or -1."""
@@ -244,7 +256,8 @@ NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
     _id("get_smp_processor_id"): _cpu_id,
     _id("get_numa_node_id"): _zero,
     _id("skb_load_bytes"): _skb_load_bytes,
+    _id("tail_call"): _tail_call,
     _id("loop"): _loop,
     _id("for_each_map_elem"): _for_each,
 }
-_MAY_CALL_BACK: Final = frozenset({_id("for_each_map_elem")})
+_MAY_CALL_BACK: Final = frozenset({_id("for_each_map_elem"), _id("tail_call")})

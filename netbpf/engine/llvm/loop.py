@@ -49,7 +49,8 @@ def module_text(program: VerifiedProgram, variant: Variant) -> str:
     functions = lowerer.functions()
     maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps) if is_native(m))
     run = _one(lowerer) if variant.kind == "one" else _Loop(lowerer, variant).text()
-    return "\n".join([INTRINSICS, maps, functions, run])
+    enter = _enter(lowerer) if lowerer.may_fault and len(program.subprogs) > 1 else ""
+    return "\n".join([INTRINSICS, maps, functions, run, enter])
 
 
 _SLOTS: Final = tuple("pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface".split())
@@ -63,14 +64,41 @@ def _load_maps(f: Function, n_maps: int) -> None:
             f.lines.append(f"  %m{i} = load ptr, ptr {f.gep(table, 8 * i)}, align 8")
 
 
+def _load_packet(f: Function) -> None:
+    """The packet that Args and Meta describe."""
+    for field, name, kind in (
+        ("meta", "meta", "ptr"),
+        ("skb_pkt", "pkt", "ptr"),
+        ("skb_len", "len", "i64"),
+        ("skb_cap", "cap", "i64"),
+    ):
+        f.lines.append(f"  %{name} = load {kind}, ptr {f.gep('%a', ARGS[field])}, align 8")
+
+
 def _one(lowerer: Lowerer) -> str:
     """Run once on the packet that Args and Meta describe; the full R0."""
     f = Function("define i64 @run(ptr noalias %a) nounwind")
     _load_maps(f, len(lowerer.program.maps))
-    for name, kind in (("meta", "ptr"), ("skb_pkt", "ptr"), ("skb_len", "i64"), ("skb_cap", "i64")):
-        short = {"meta": "meta", "skb_pkt": "pkt", "skb_len": "len", "skb_cap": "cap"}[name]
-        f.lines.append(f"  %{short} = load {kind}, ptr {f.gep('%a', ARGS[name])}, align 8")
+    _load_packet(f)
     f.ret(f"i64 {f.op(f'call i64 @prog({lowerer.around.passed})')}")
+    return f.text()
+
+
+def _enter(lowerer: Lowerer) -> str:
+    """Run subprogram ``Args.subprog`` with R1..R5 of Args, for Python called back from native code (a callback's caller)."""
+    f = Function("define i64 @enter(ptr noalias %a) nounwind")
+    _load_maps(f, len(lowerer.program.maps))
+    _load_packet(f)
+    args = ", ".join(f"i64 {f.load(64, f.gep('%a', ARGS[f'r{r}']), 8)}" for r in range(1, 6))
+    which = f.load(64, f.gep("%a", ARGS["subprog"]), 8)
+    cases = range(1, len(lowerer.program.subprogs))
+    f.do(f"switch i64 {which}, label %none [ {' '.join(f'i64 {k}, label %s{k}' for k in cases)} ]")
+    f.open = False
+    for k in cases:
+        f.label(f"s{k}")
+        f.ret(f"i64 {f.op(f'call i64 @sub{k}({args}, {lowerer.around.passed})')}")
+    f.label("none")
+    f.ret("i64 0")
     return f.text()
 
 
@@ -274,6 +302,8 @@ class _Loop:
         f = self.f
         f.cond(f.op(f"icmp ult i64 {self._get('caplen')}, {MIN_FRAME_BYTES}"), "odd", "usual")
         f.label("usual")
+        if self.owner.may_fault:
+            f.store(64, "0", f.gep("%a", ARGS["tail_calls"]), 8)
         if self._needs("cb"):
             f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {f.gep('%meta', META['cb0'])}, i8 0, i64 24, i1 false)")
         if self.variant.trace_clock and (self.owner.may_fault or "now_ns" in self.owner.used_args):

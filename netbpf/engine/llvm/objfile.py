@@ -1,4 +1,4 @@
-"""An x86-64 ELF object made runnable: its sections mapped, its relocations applied, its ``run`` found.
+"""An x86-64 ELF object made runnable: its sections mapped, its relocations applied, its functions found.
 
 A small relocator of our own, so that cached code starts without llvmlite. It takes what LLVM emits for one
 position-independent module that calls nothing but memcpy, memset and memmove; anything else is refused.
@@ -42,13 +42,13 @@ class Section(NamedTuple):
 
 
 class MappedCode:
-    """Executable memory holding one object. ``entry`` is the address of ``run``; valid while this object lives."""
+    """Executable memory holding one object. ``functions`` are the addresses of its global ones; valid while this object lives."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         try:
             self._sections = self._read_sections()
-            self.memory, self.entry = self._map()
+            self.memory, self.functions = self._map()
         except (struct.error, IndexError, ValueError, KeyError) as e:
             raise BadObject(f"damaged object: {e}") from e
 
@@ -78,7 +78,7 @@ class MappedCode:
             total += s.size
         return bases, total
 
-    def _map(self) -> tuple[mmap.mmap, int]:
+    def _map(self) -> tuple[mmap.mmap, dict[str, int]]:
         bases, total = self._place()
         stubs = -(-total // STUB_BYTES) * STUB_BYTES
         memory = mmap.mmap(-1, stubs + STUB_BYTES * len(LIBC), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -90,11 +90,8 @@ class MappedCode:
                 memory[base : base + s.size] = self._data[s.offset : s.offset + s.size]
         symbols = self._symbols(memory, bases, stubs)
         self._relocate(memory, address, bases, [at for _, at in symbols])
-        entry = dict(symbols)["run"]
-        if entry is None:
-            raise BadObject("the object has no function run")
         _protect(address, len(memory))
-        return memory, address + entry
+        return memory, {name: address + at for name, at in symbols if name and at is not None}
 
     def _symbols(self, memory: mmap.mmap, bases: list[int | None], stubs: int) -> list[tuple[str, int | None]]:
         """(name, offset in memory) by index; a libc function is the stub that jumps to it."""
