@@ -7,8 +7,8 @@ no edge: saying that it is wrong is the verifier's room.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import (
@@ -73,8 +73,7 @@ def subprog_starts(insns: Sequence[Instruction]) -> tuple[int, ...]:
     return tuple(sorted(t for t in called | {0} if t is not None and t in begins))
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """Slots [start, end) that run one after another. ``successors`` are starts of blocks: first the fall-through, then the
     jump's target (once, where both are the same). ``subprog`` is an index into :attr:`Cfg.subprogs`."""
 
@@ -85,8 +84,7 @@ class Block:
     subprog: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cfg:
+class Cfg(NamedTuple):
     """The graph of a program: ``blocks`` by start, in program order; ``subprogs`` their first slots."""
 
     blocks: dict[int, Block]

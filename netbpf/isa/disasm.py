@@ -10,11 +10,10 @@ prints for them (``BUG_...``), and never raise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from netbpf.ints import u32
+from netbpf.isa import funcs
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
 
@@ -76,8 +75,7 @@ ADDR_SPACE_CAST: Final = 1  # off of r = addr_space_cast(...)
 ADDR_PERCPU: Final = -1  # off of r = &(void __percpu *)(...)
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(NamedTuple):
     """How an instruction's immediates are called. Each function may return None for 'no name: print the number'.
 
     ``imm64(insn, value)`` names an LD_IMM64 (``value`` is the whole 64 bits); ``call(insn)`` names what a call reaches,
@@ -142,13 +140,14 @@ def format_insns(
         skip = op.is_ld_imm64(insn.code) and following is not None
 
 
-@cache
+_HELPER_NAMES: Final[dict[int, str]] = {
+    number: name.replace("BPF_FUNC_", "bpf_") for name, number in vars(funcs).items() if name.startswith("BPF_FUNC_")
+}
+
+
 def helper_name(func_id: int) -> str | None:
     """``bpf_map_lookup_elem`` for 1; None for a number that is no helper's."""
-    from netbpf.abi.helpers import HELPERS
-
-    row = HELPERS.get(func_id)
-    return row.func_name if row is not None else None
+    return _HELPER_NAMES.get(func_id)
 
 
 # --- one function per sentence; `letter` is w or r --------------------------------------------------------------------

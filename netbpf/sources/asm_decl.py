@@ -13,15 +13,14 @@ Reads words into a :class:`Declarations`; whether a map is possible is the host'
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
 
 from netbpf.abi import maps as abi_maps
-from netbpf.abi.helpers import FUNC_IDS
 from netbpf.abi.maps import MAP_KIND_BY_NAME, MAP_KINDS
 from netbpf.abi.prog_types import ProgType
 from netbpf.ints import U32_MAX, U64_MAX, round_up
+from netbpf.isa import funcs
 from netbpf.isa.instruction import Instruction
 from netbpf.maps.spec import MapSpec
 from netbpf.program import MapDecl
@@ -50,29 +49,34 @@ def builtin_constants() -> dict[str, int]:
     return {**map_flags, **PROG_FLAGS, **_PACKET_BASES, **_UPDATE_FLAGS}
 
 
+@cache
+def _helpers() -> dict[str, int]:
+    names = vars(funcs).items()
+    return {name.removeprefix("BPF_FUNC_"): number for name, number in names if name.startswith("BPF_FUNC_")}
+
+
 def new_scope() -> Scope:
     """A scope with the built-in constants and every helper's name."""
-    return Scope(constants=dict(builtin_constants()), helpers=dict(FUNC_IDS))
+    return Scope(dict(builtin_constants()), _helpers())
 
 
-@dataclass(slots=True)
 class Declarations:
     """What the directives of one text said. ``open_map`` is the index of the map whose contents are being read, or -1."""
 
-    scope: Scope
-    prog_type: int = int(ProgType.SOCKET_FILTER)
-    license: str = "GPL"
-    name: str = ""
-    prog_flags: int = 0
-    expected_attach_type: int = 0
-    maps: list[MapDecl] = field(default_factory=list)
-    btf: bytes = b""
-    func_info: list[tuple[int, int]] = field(default_factory=list)
-    line_info: list[tuple[int, int, int, int]] = field(default_factory=list)
-    source_lines: list[tuple[int, str]] = field(default_factory=list)
-    insns: list[Instruction] = field(default_factory=list)
-    open_map: int = -1
-    open_at: tuple[Cursor, Token] | None = None
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.prog_type = int(ProgType.SOCKET_FILTER)
+        self.license = "GPL"
+        self.name = ""
+        self.prog_flags = self.expected_attach_type = 0
+        self.maps: list[MapDecl] = []
+        self.btf = b""
+        self.func_info: list[tuple[int, int]] = []
+        self.line_info: list[tuple[int, int, int, int]] = []
+        self.source_lines: list[tuple[int, str]] = []
+        self.insns: list[Instruction] = []
+        self.open_map = -1
+        self.open_at: tuple[Cursor, Token] | None = None
 
     def directive(self, cursor: Cursor) -> None:
         """Read a line that begins with a directive's name. Raises SourceError."""

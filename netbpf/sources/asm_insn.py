@@ -10,7 +10,6 @@ front, if given, or ``ll`` behind decides; without either the value does: what f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from netbpf.ints import S16_MAX, S16_MIN, S32_MAX, S32_MIN, U32_MAX, s32
@@ -69,16 +68,17 @@ class Fixup(NamedTuple):
     label: Token
 
 
-@dataclass(slots=True)
 class Scope:
     """What a line may refer to: constants, maps (name -> index) and helpers (name without bpf_ -> number), the labels
     that the text has anywhere; and the fix-ups it leaves behind."""
 
-    constants: dict[str, int] = field(default_factory=dict)
-    map_index: dict[str, int] = field(default_factory=dict)
-    labels: frozenset[str] = frozenset()
-    fixups: list[tuple[Fixup, Cursor]] = field(default_factory=list)
-    helpers: dict[str, int] = field(default_factory=dict)
+    __slots__ = ("constants", "map_index", "labels", "helpers", "fixups")
+
+    def __init__(self, constants: dict[str, int], helpers: dict[str, int]) -> None:
+        self.constants, self.helpers = constants, helpers
+        self.map_index: dict[str, int] = {}
+        self.labels: frozenset[str] = frozenset()
+        self.fixups: list[tuple[Fixup, Cursor]] = []
 
 
 class Operand(NamedTuple):
@@ -249,7 +249,7 @@ class InsnReader:
             token = self.cursor.token
             imm = self.value()
             if dst.letter == "r" and not S32_MIN <= imm <= S32_MAX:
-                self.cursor.fail(token, f"{imm} does not fit a 64-bit operation's signed 32-bit imm: load it into a register first")
+                self.cursor.fail(token, f"{imm} does not fit the signed 32-bit imm of a 64-bit operation: move it to a register")
             if not S32_MIN <= imm <= U32_MAX:
                 self.cursor.fail(token, f"{imm} does not fit 32 bits")
             return Instruction(cls | operation | op.BPF_K, dst.number, 0, off, s32(imm))

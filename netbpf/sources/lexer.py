@@ -8,8 +8,6 @@ comment), ``/* ... */`` anywhere.
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, NoReturn
@@ -36,6 +34,7 @@ _TOKEN = re.compile(
 _BLOCK_COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"'}
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
+_LITERAL = re.compile(r"(?:0[xX](?:_?[0-9A-Fa-f])+|0[bB](?:_?[01])+|0[oO](?:_?[0-7])+|[0-9]+|[1-9](?:_?[0-9])*)\Z")
 _MAX_DIGITS: Final = 80
 _MAX_DEPTH: Final = 50
 
@@ -70,6 +69,8 @@ def _blank(found: re.Match[str]) -> str:
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """``; did you mean 'x'?`` when a candidate is near, else nothing."""
+    import difflib  # only where something is wrong already
+
     near = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
 
@@ -164,21 +165,21 @@ class Cursor:
 # --- constant expressions: C's operators and precedence on integers of at most 64 bits ---------------------------------------
 
 _LEVELS: Final = (("|",), ("^",), ("&",), ("<<", ">>"), ("+", "-"), ("*", "/", "%"))
+_BINARY: Final = frozenset(sign for level in _LEVELS for sign in level)
 
 
 def number(cursor: Cursor) -> int:
     """A literal: decimal, 0x, 0o or 0b, with underscores."""
     token = cursor.next()
-    try:
-        if len(token.text) <= _MAX_DIGITS:
-            return int(token.text, 10 if token.text.isdigit() else 0)
-    except ValueError:
-        pass
-    cursor.fail(token, f"'{token.text}' is no number")
+    if not _LITERAL.match(token.text) or len(token.text) > _MAX_DIGITS:
+        cursor.fail(token, f"'{token.text}' is no number")
+    return int(token.text, 10 if token.text.isdigit() else 0)
 
 
 def expression(cursor: Cursor, constants: Mapping[str, int], what: str = "a number", depth: int = 0) -> int:
     """The value of a constant expression; -2**63 <= v < 2**64 or SourceError."""
+    if cursor.token.kind == NUMBER and cursor.peek().text not in _BINARY:
+        return _bounded(cursor, cursor.token, number(cursor))  # the usual case, without the ladder
     return _binary(cursor, constants, what, 0, depth)
 
 
@@ -315,4 +316,10 @@ def _mac(text: str) -> bytes:
     return octets
 
 
-_BYTES_OF: Final = {"hex": bytes.fromhex, "ip": lambda text: ipaddress.ip_address(text).packed, "mac": _mac}
+def _ip(text: str) -> bytes:
+    import ipaddress
+
+    return ipaddress.ip_address(text).packed
+
+
+_BYTES_OF: Final = {"hex": bytes.fromhex, "ip": _ip, "mac": _mac}
