@@ -64,9 +64,14 @@ def first_slots(program: VerifiedProgram) -> frozenset[int]:
 
 
 def _make(site: Site, targets: frozenset[int]) -> Op:
-    """The op of one instruction. Raises UnsupportedProgram that names it."""
+    """The op of one instruction. Raises UnsupportedProgram that names it.
+
+    In a program that no verifier saw, dead code may hold anything: what it could not run is refused when it is reached.
+    """
     insns, slot = site.program.insns, site.slot
     problem = encoding_problem(site.insn, slot, len(insns), targets)
+    if problem and not site.program.proved:
+        return _no_instruction(problem)
     try:
         if problem:
             raise UnsupportedProgram(problem)

@@ -21,7 +21,7 @@ from struct import Struct
 from struct import error as struct_error
 from typing import Final
 
-from netbpf.abi.maps import BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG
+from netbpf.abi.maps import BPF_F_RDONLY_PROG
 from netbpf.errors import NetbpfError
 from netbpf.ints import U32_MAX, U64_MAX, s32
 from netbpf.maps.base import Map
@@ -60,12 +60,11 @@ class Fault(NetbpfError):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What a number stands for, for explanations; ``readable`` False where a program may only write."""
+    """What a number stands for, for explanations."""
 
     name: str
     size_bytes: int
     writable: bool = True
-    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,11 +77,6 @@ class MapWindow:
     key_size: int
     value_size: int
     writable: bool
-    readable: bool
-
-    def address_of(self, offset: int) -> int:
-        """Address of the value at ``offset`` of the map's memory."""
-        return (self.base + (offset >> 2)) << NUMBER_SHIFT
 
 
 class AddressSpace:
@@ -92,7 +86,7 @@ class AddressSpace:
 
     def __init__(self) -> None:
         self.buffers: dict[int, memoryview] = {}
-        self._regions: dict[int, Region] = {CODE_NUMBER: Region("program code", 0, False, False)}
+        self._regions: dict[int, Region] = {CODE_NUMBER: Region("program code", 0, False)}
         self._next = FIRST_FREE_NUMBER
         self._bases: list[int] = []
         self._windows: list[MapWindow] = []
@@ -129,8 +123,8 @@ class AddressSpace:
         """Give ``live`` its run of numbers."""
         spec = live.spec
         base = self._reserve(len(live.memory) // 8 + 1)
-        writable, readable = not spec.map_flags & BPF_F_RDONLY_PROG, not spec.map_flags & BPF_F_WRONLY_PROG
-        window = MapWindow(live, base, memoryview(live.memory), spec.key_size, spec.value_size, writable, readable)
+        writable = not spec.map_flags & BPF_F_RDONLY_PROG
+        window = MapWindow(live, base, memoryview(live.memory), spec.key_size, spec.value_size, writable)
         self._bases.append(base)
         self._windows.append(window)
         return window
@@ -154,9 +148,7 @@ class AddressSpace:
             self._values.clear()
         offset = (number - window.base) << 2
         view = window.view[offset : offset + window.value_size]
-        if not window.readable:
-            view = NO_BYTES
-        elif not window.writable:
+        if not window.writable:
             view = view.toreadonly()
         self.buffers[number] = view
         self._values.append(number)
@@ -219,7 +211,7 @@ class AddressSpace:
         window = self.window_of(number)
         if window is None:
             return None
-        return Region(f"a value of {map_name(window.map)}", window.value_size, window.writable, window.readable)
+        return Region(f"a value of {map_name(window.map)}", window.value_size, window.writable)
 
     def explain(self, address: int, size_bytes: int, access: str) -> str:
         """Why ``size_bytes`` at ``address`` cannot be accessed, or where they are."""
@@ -233,8 +225,6 @@ class AddressSpace:
         if region is None:
             return self._beside(number, offset)
         inside = f"offset {offset} of {region.name} ({region.size_bytes} bytes)"
-        if access == "read" and not region.readable:
-            return f"{inside} is not readable by programs"
         if offset + size_bytes > region.size_bytes:
             return f"{inside}, {offset + size_bytes - region.size_bytes} bytes past its end"
         return inside if region.writable or access == "read" else f"{inside} is read-only"
