@@ -195,19 +195,21 @@ class PcapngReader(CaptureReader):
         return int.from_bytes(value, "little" if self._order == "<" else "big", signed=size > 1)
 
     def _options(self, at: int, end: int, *, strict: bool) -> Iterator[tuple[int, bytes]]:
-        """Code and value of each option; one that passes the end of the block is a damage if ``strict``, else the last."""
+        """Code and value of each option; a list that is not in order is a damage if ``strict``, else it ends there."""
         buffer = self._stream.buffer
         while at + 4 <= end:
             code, size = struct.unpack_from(self._order + "HH", buffer, at)
+            after = at + 4 + round_up(size, 4)
+            if after > end or (code == OPT_END and size):
+                if strict:
+                    wanted = "no bytes" if code == OPT_END else f"{size} bytes"
+                    got = f"{size} bytes" if code == OPT_END else f"{end - at - 4} bytes"
+                    self._damaged("bad option of an interface", self._stream.base + at, wanted, got)
+                return
             if code == OPT_END:
                 return
-            if at + 4 + size > end:
-                if strict:
-                    offset = self._stream.base + at
-                    self._damaged("option passes the end of its block", offset, f"{size} bytes", f"{end - at - 4} bytes")
-                return
             yield code, bytes(buffer[at + 4 : at + 4 + size])
-            at += 4 + round_up(size, 4)
+            at = after
 
     # -- packets ---------------------------------------------------------------------------------------------------
 
