@@ -265,7 +265,7 @@ def _constant_delta(insn: Instruction, dst: RegState, src: RegState) -> int | No
 
 
 def _link_constant_delta(env: VerifierEnv, insn: Instruction, result: RegState, dst: RegState, src: RegState) -> RegState:
-    """``dst`` became ``result``. A register moved by a constant stays linked to those it was copied from; any other operation unlinks it."""
+    """``dst`` became ``result``. Moved by a constant, it stays linked to those it was copied from; otherwise it is unlinked."""
     if not result.id:
         return result
     result = result.copy()

@@ -61,7 +61,7 @@ def check_ld_imm(env: VerifierEnv, insn: Instruction) -> None:
         raise _refuse(env, "BPF_LD_IMM64 uses reserved fields\n")
     check_reg_arg(env, insn.dst, DST_OP)
     if insn.src == 0:
-        reg = known_reg(imm64(insn, env.insns[env.insn_idx + 1]))
+        reg = known_reg(imm64(insn, env.insns[env.insn_idx + 1]), not env.bpf_capable)
     elif insn.src == op.BPF_PSEUDO_FUNC:
         reg = _func_pointer(env, insn)
     else:

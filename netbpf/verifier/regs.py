@@ -208,13 +208,15 @@ def reg_bounds_sanity_check(env: VerifierEnv, reg: RegState, ctx: str) -> None:
     message = bounds_violation(reg)
     if not message:
         return
-    s64_bounds = f"[{reg.smin_value & U64_MAX:#x}, {reg.smax_value & U64_MAX:#x}]"
-    verbose(
-        env,
-        f"verifier bug: REG INVARIANTS VIOLATION ({ctx}): {message} u64=[{reg.umin_value:#x}, {reg.umax_value:#x}] "
-        f"s64={s64_bounds} u32=[{reg.u32_min_value:#x}, {reg.u32_max_value:#x}] "
-        f"s32=[{reg.s32_min_value & U32_MAX:#x}, {reg.s32_max_value & U32_MAX:#x}] var_off=({reg.var_off.value:#x}, {reg.var_off.mask:#x})\n",
+    ranges = (
+        ("u64", reg.umin_value, reg.umax_value),
+        ("s64", reg.smin_value & U64_MAX, reg.smax_value & U64_MAX),
+        ("u32", reg.u32_min_value, reg.u32_max_value),
+        ("s32", reg.s32_min_value & U32_MAX, reg.s32_max_value & U32_MAX),
     )
+    numbers = " ".join(f"{name}=[{lo:#x}, {hi:#x}]" for name, lo, hi in ranges)
+    bits = f"var_off=({reg.var_off.value:#x}, {reg.var_off.mask:#x})"
+    verbose(env, f"verifier bug: REG INVARIANTS VIOLATION ({ctx}): {message} {numbers} {bits}\n")
     if env.test_reg_invariants:
         raise Reject(errno.EFAULT)
     __mark_reg_unbounded(reg)
