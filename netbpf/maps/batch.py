@@ -7,7 +7,7 @@ last key given. What is done before an error stays done, so results carry errno 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -33,11 +33,22 @@ class BatchResult(NamedTuple):
     out_batch: bytes | None = None
 
 
+Give = Callable[[Sequence[bytes], Sequence[bytes]], None]
+
+
 def lookup_batch(
-    live: MapBase, count: int, in_batch: bytes | None = None, *, elem_flags: int = 0, flags: int = 0, delete: bool = False
+    live: MapBase,
+    count: int,
+    in_batch: bytes | None = None,
+    *,
+    elem_flags: int = 0,
+    flags: int = 0,
+    delete: bool = False,
+    give: Give | None = None,
 ) -> BatchResult:
     """BPF_MAP_LOOKUP_BATCH, or with ``delete`` BPF_MAP_LOOKUP_AND_DELETE_BATCH: up to ``count`` elements after ``in_batch``.
 
+    ``give`` is handed keys and values as they are found, a bucket's at a time (deleted by then); what it raises ends the call.
     errno is ENOENT when the end was reached (with the last elements), ENOSPC when ``count`` is too small for one bucket.
     """
     if live.map_type not in (_TABLES if delete else _READABLE):
@@ -45,13 +56,13 @@ def lookup_batch(
     if elem_flags:
         return BatchResult(errno.EINVAL)
     if not isinstance(live, HashTable):
-        return _lookup_by_key(live, count, in_batch) if count else BatchResult(0)
+        return _lookup_by_key(live, count, in_batch, give) if count else BatchResult(0)
     if flags:
         return BatchResult(errno.EINVAL)
-    return _lookup_buckets(live, count, in_batch, delete) if count else BatchResult(0)
+    return _lookup_buckets(live, count, in_batch, delete, give) if count else BatchResult(0)
 
 
-def _lookup_by_key(live: MapBase, count: int, previous: bytes | None) -> BatchResult:
+def _lookup_by_key(live: MapBase, count: int, previous: bytes | None, give: Give | None) -> BatchResult:
     keys: list[bytes] = []
     values: list[bytes] = []
     while len(keys) < count:
@@ -66,6 +77,8 @@ def _lookup_by_key(live: MapBase, count: int, previous: bytes | None) -> BatchRe
                 return BatchResult(refused.args[0], 0)
             continue  # an entry of an array of maps that is not set
         keys.append(key)
+        if give:
+            give(keys[-1:], values[-1:])
     return _result(0, keys, values, previous)
 
 
@@ -73,7 +86,7 @@ def _result(error: int, keys: list[bytes], values: list[bytes], cursor: bytes | 
     return BatchResult(error, len(keys), tuple(keys), tuple(values), cursor if keys else None)
 
 
-def _lookup_buckets(live: HashTable, count: int, in_batch: bytes | None, delete: bool) -> BatchResult:
+def _lookup_buckets(live: HashTable, count: int, in_batch: bytes | None, delete: bool, give: Give | None) -> BatchResult:
     bucket = int.from_bytes(in_batch[:4], "little") if in_batch is not None else 0
     if bucket >= live.n_buckets:
         return BatchResult(errno.ENOENT, 0)
@@ -86,10 +99,12 @@ def _lookup_buckets(live: HashTable, count: int, in_batch: bytes | None, delete:
             error = 0 if keys else errno.ENOSPC
             break
         found = [live.key_of(i) for i in elements]
-        values += [live.read_value(live.value_of(i)) for i in elements]
-        keys += found
+        read = [live.read_value(live.value_of(i)) for i in elements]
+        keys, values = keys + found, values + read
         for key in found if delete else ():
             live.delete_user(key)
+        if give:
+            give(found, read)
         bucket += 1
     return BatchResult(error, len(keys), tuple(keys), tuple(values), bucket.to_bytes(4, "little"))
 
@@ -98,34 +113,36 @@ Update = Callable[[bytes, bytes, int], None]
 
 
 def update_batch(
-    live: MapBase, pairs: Sequence[tuple[bytes, bytes]], elem_flags: int = 0, update: Update | None = None
+    live: MapBase, pairs: Iterable[tuple[bytes, bytes]], elem_flags: int = 0, update: Update | None = None
 ) -> BatchResult:
-    """BPF_MAP_UPDATE_BATCH: up to the first update that is refused. ``update`` is how one pair is written, ``live.update_user``
-    unless the host must resolve descriptors first."""
+    """BPF_MAP_UPDATE_BATCH: up to the first update that is refused (``pairs`` may be read as it goes).
+    ``update`` is how one pair is written, ``live.update_user`` unless the host must resolve descriptors first."""
     if live.map_type not in _READABLE:
         return BatchResult(ENOTSUPP)
     if elem_flags:
         return BatchResult(errno.EINVAL)
     put = update or live.update_user
-    return _each([partial(put, key, value, 0) for key, value in pairs])
+    return _each(partial(put, key, value, 0) for key, value in pairs)
 
 
-def delete_batch(live: MapBase, keys: Sequence[bytes], elem_flags: int = 0) -> BatchResult:
-    """BPF_MAP_DELETE_BATCH: up to the first key that is refused."""
+def delete_batch(
+    live: MapBase, keys: Iterable[bytes], elem_flags: int = 0, delete: Callable[[bytes], None] | None = None
+) -> BatchResult:
+    """BPF_MAP_DELETE_BATCH: up to the first key that is refused. ``delete`` as ``update`` there."""
     if live.map_type not in _DELETABLE:
         return BatchResult(ENOTSUPP)
     if elem_flags:
         return BatchResult(errno.EINVAL)
-    return _each([partial(live.delete_user, key) for key in keys])
+    return _each(partial(delete or live.delete_user, key) for key in keys)
 
 
-def _each(calls: Sequence[Callable[[], None]]) -> BatchResult:
-    """Make the calls until one is refused; none at all leaves the caller's count alone."""
-    if not calls:
-        return BatchResult(0)
-    for done, call in enumerate(calls):
-        try:
+def _each(calls: Iterable[Callable[[], None]]) -> BatchResult:
+    """Make the calls until one, or the next one's arguments, is refused; none at all leaves the caller's count alone."""
+    done = 0
+    try:
+        for call in calls:
             call()
-        except BpfError as refused:
-            return BatchResult(refused.args[0], done)
-    return BatchResult(0, len(calls))
+            done += 1
+    except BpfError as refused:
+        return BatchResult(refused.args[0], done)
+    return BatchResult(0, done or None)

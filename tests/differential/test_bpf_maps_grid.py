@@ -86,7 +86,7 @@ def test_element_commands(cmd: int, kind: str) -> None:
         map_type, key_size, value_size, entries, flags = KINDS[kind]
         prog = r.make_prog()
         keys = {"null": 0, "bad": BAD, "there": r.ptr(b"\1\0\0\0"), "absent": r.ptr(b"\3\0\0\0"), "beyond": r.ptr(b"\x63\0\0\0")}
-        for elem_flags in (0, 1, 2, 3, 4, 5, 8, 1 << 32, 1 << 63):
+        for elem_flags in (0, 1, 2, 3, 4, 8, 1 << 63):
             for key_name, key in keys.items():
                 for value_name in ("null", "bad", "good"):
                     fd = r.make_map(map_type, key_size, value_size, entries, flags)

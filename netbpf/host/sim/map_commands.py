@@ -11,8 +11,10 @@ from netbpf.abi.maps import BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_TOKEN_FD, BPF_F
 from netbpf.errors import BpfError
 from netbpf.host.sim.fdtable import MODE_READ, MODE_WRITE, File
 from netbpf.host.sim.machine import Call, check_name
+from netbpf.host.sim.map_values import delete_value, lookup_and_delete_value, update_value
 from netbpf.host.sim.objects import BtfObject, MapObject
 from netbpf.maps.base import BPF_F_LOCK
+from netbpf.maps.bloom_filter import BloomFilterMap
 from netbpf.maps.check import check_spec
 from netbpf.maps.create import create
 from netbpf.maps.spec import MapSpec
@@ -127,7 +129,12 @@ def map_lookup_elem(call: Call, attr: MapElemAttr) -> int:
     check_readable(file)
     _check_lock(attr.flags)
     key = _copy_key(call, obj, attr.key)
-    call.memory.write(attr.value, obj.map.lookup_user(key))
+    if isinstance(obj.map, BloomFilterMap):  # asked whether it holds the value, which goes out as it came in
+        value = call.memory.read(attr.value, obj.map.user_value_size)
+        obj.map.peek_user(value)
+    else:
+        value = obj.map.lookup_user(key)
+    call.memory.write(attr.value, value)
     return 0
 
 
@@ -141,15 +148,10 @@ def map_update_elem(call: Call, attr: MapElemAttr) -> int:
     return 0
 
 
-def update_value(call: Call, obj: MapObject, key: bytes, value: bytes, flags: int) -> None:
-    """One element written; kinds whose values are descriptors take the object behind it."""
-    obj.map.update_user(key, value, flags)
-
-
 def map_delete_elem(call: Call, attr: MapElemAttr) -> int:
     file, obj = call.map_file(attr.map_fd)
     check_writable(file, obj)
-    obj.map.delete_user(_copy_key(call, obj, attr.key))
+    delete_value(obj, _copy_key(call, obj, attr.key))
     return 0
 
 
@@ -174,7 +176,7 @@ def map_lookup_and_delete_elem(call: Call, attr: MapElemAttr) -> int:
         raise BpfError(errno.EINVAL)
     _check_lock(attr.flags)
     key = _copy_key(call, obj, attr.key)
-    call.memory.write(attr.value, obj.map.lookup_and_delete_user(key))
+    call.memory.write(attr.value, lookup_and_delete_value(obj, key))
     return 0
 
 

@@ -7,9 +7,11 @@ filter); it leaves its table when the last of them lets go.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
 
 from netbpf.abi.info import ProgInfo
+from netbpf.abi.maps import MapType
 from netbpf.engine.base import Loaded
 from netbpf.env import Env
 from netbpf.isa.instruction import Program
@@ -125,7 +127,15 @@ class MapObject(IdObject):
 
     def file_closed(self) -> None:
         self.user_refs -= 1
+        if not self.user_refs and self.map.map_type == MapType.PROG_ARRAY:
+            self.clear()  # or two arrays could keep each other alive by their programs
         self.drop()
+
+    def clear(self) -> None:
+        """Every object its values name is let go."""
+        for key in list(self.held_values):
+            self.map.delete_user(key)
+            self.held_values.pop(key).drop()
 
     def release(self) -> None:
         super().release()
@@ -152,7 +162,8 @@ class ProgObject(IdObject):
         btf: BtfObject | None = None,
     ) -> None:
         super().__init__(table)
-        self.program, self.maps, self.insns, self.info, self.btf = program, maps, insns, info, btf
+        self.program = replace(program, prog_id=self.id)
+        self.maps, self.insns, self.info, self.btf = maps, insns, info, btf
         self._loaded: Loaded | None = None
         for obj in maps:
             obj.hold()

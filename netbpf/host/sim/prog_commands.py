@@ -26,6 +26,7 @@ from netbpf.isa.opcodes import (
     BPF_PSEUDO_MAP_VALUE,
     is_ld_imm64,
 )
+from netbpf.maps.prog_array import ProgArrayMap
 from netbpf.program import VerifiedProgram
 from netbpf.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BPF_MAXINSNS, LoadRequest, MapInfo, Privileges, VerifierResult
 
@@ -213,6 +214,9 @@ def _make_object(
 ) -> ProgObject:
     by_map = {id(obj.map): obj for obj in call.machine.maps}
     held = tuple(by_map[id(live)] for live in program.maps)
+    tables = [obj.map for obj in held if isinstance(obj.map, ProgArrayMap)]
+    if not all(table.is_compatible(attr.prog_type) for table in tables):
+        raise BpfError(errno.EINVAL)
     shown = _by_map_id(call, attr, insns)
     info = ProgInfo(
         type=attr.prog_type,
