@@ -86,9 +86,11 @@ class Window:
         self._reader = reader
 
     def advance(self, size_bytes: int, records: int) -> None:
-        """``records`` whole records, ``size_bytes`` together, were walked; once a window."""
+        """``records`` whole records, ``size_bytes`` together, were walked; the next walk begins behind them."""
         if not 0 <= size_bytes <= self.end - self.start:
             raise ValueError(f"a walk of {size_bytes} bytes in a window of {self.end - self.start}")
+        self.start += size_bytes
+        self.first_number += records
         self._reader.advance(size_bytes, records)
 
 
