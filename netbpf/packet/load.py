@@ -37,7 +37,7 @@ def load_start(skb: SkBuff, offset: int) -> int:
 
 def load(skb: SkBuff, offset: int, size: int) -> int | None:
     """What LD_ABS and LD_IND put in R0: ``size`` (1, 2, 4) bytes in network order; None ends the program with 0."""
-    start = load_start(skb, offset)
+    start = skb.data_off + offset if 0 <= offset <= INT_MAX else load_start(skb, offset)
     end = start + size
     if start < 0 or end > len(skb.head) or end > skb.data_off + skb.len:
         return None
