@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from netbpf.abi import commands as abi
@@ -18,6 +18,7 @@ from netbpf.abi.maps import MapType
 from netbpf.errors import BpfError, ProgramRejected
 from netbpf.host.memory import CallBuffers
 from netbpf.ints import round_up
+from netbpf.isa.builders import flatten
 from netbpf.isa.instruction import Instruction, Program, decode, encode
 from netbpf.maps.spec import MapSpec
 
@@ -226,7 +227,7 @@ class BpfCalls(ABC):
     ) -> int:
         """BPF_PROG_LOAD: a descriptor. Raises ProgramRejected with the log; a refused load at log_level 0 is tried again at
         level 1 for its log. Raises plain BpfError where the call failed before a verdict (EPERM, EBADF ...)."""
-        code, buffers = encode(flatten(insns)), self.new_buffers()
+        code, buffers = encode(flatten(*insns)), self.new_buffers()
         row = abi.ProgLoadAttr(
             prog_type=prog_type,
             insn_cnt=len(code) // 8,
@@ -386,17 +387,6 @@ class BpfCalls(ABC):
 def object_name(name: str) -> bytes:
     """A name as the kernel takes it: cut to 15 bytes."""
     return name.encode()[: abi.OBJ_NAME_LEN - 1]
-
-
-def flatten(insns: Iterable[Instruction | Sequence[Instruction]]) -> list[Instruction]:
-    """Macros such as BPF_LD_MAP_FD give two slots: put all in one list."""
-    out: list[Instruction] = []
-    for item in insns:
-        if isinstance(item, Instruction):
-            out.append(item)
-        else:
-            out.extend(item)
-    return out
 
 
 def _info_fields(field: str, rows: Sequence[tuple[int, ...]], row_bytes: int, buffers: CallBuffers) -> dict[str, Any]:
