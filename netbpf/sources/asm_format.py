@@ -217,10 +217,3 @@ class _Listing:
 
     def _map_name(self, index: int) -> str:
         return self.map_names.get(index, f"idx:{index}")
-
-
-def format_insns(insns: Sequence[Instruction]) -> str:
-    """The text of bare instructions, without directives; labels as in :func:`format_program`."""
-    return "".join(f"{line}\n" for line in _Listing(ProgramSpec(tuple(insns)), True, False, False).lines())
-
-
