@@ -13,8 +13,6 @@ from typing import Final
 
 from netbpf.packet.skbuff import SkBuff
 
-MIN_NAPI_ID: Final = 256  # NR_CPUS + 1 in the kernel: smaller values of the shared word are CPU numbers and read as 0
-
 
 def htons(v: int) -> int:
     """A 16-bit number as a little-endian machine reads it out of network order."""

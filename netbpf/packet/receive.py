@@ -15,6 +15,9 @@ that were on the wire and not captured are outside the packet for every load. Fa
 the least committal value: protocol 0, pkt_type HOST, vlan_tci 0. A capture that claims more bytes than were on the wire is
 believed in the bytes.
 
+A packet that the capture calls outbound (pcapng, cooked captures) is one that a packet socket sees on its way out:
+PACKET_OUTGOING, ingress_ifindex 0. Its tag counts as metadata too, as where a VLAN device sent it.
+
 Not every frame gets to a socket: what a device or the kernel drops before (an Ethernet frame under 14 bytes, a VLAN-tagged
 one under 20, an IP packet of no known version on a device without link header) gives None.
 
@@ -86,8 +89,8 @@ class Device:
     """The device packets come in on, and what it writes beside each.
 
     ``mac`` None: every unicast frame counts as addressed to us (PACKET_HOST), for captures whose host is not known.
-    ``queue_mapping`` is the receive queue plus one, as the kernel records it; ``ifindex`` that of the capture's first
-    interface, further ones count up. The other fields start every packet's sk_buff.
+    ``queue_mapping`` is the receive queue plus one, as the kernel records it (outgoing packets have transmit queue 0);
+    ``ifindex`` that of the capture's first interface, further ones count up. The other fields start every packet's sk_buff.
     """
 
     mac: bytes | None = None
@@ -142,12 +145,12 @@ def _new(
 ) -> SkBuff:
     """An sk_buff that starts at its MAC header, with what the device writes beside every packet."""
     ifindex = device.ifindex + record.interface
-    incoming = 0 if pkt_type == PACKET_OUTGOING else ifindex
+    incoming, queue = (0, 0) if pkt_type == PACKET_OUTGOING else (ifindex, device.queue_mapping)
     # By position, which takes half the time, and this is done for each packet. The transport header is where the network
     # header is: nobody has looked further when a packet socket runs its filter.
     return SkBuff(
         head, length, 0, 0, network, network, protocol, pkt_type,
-        device.mark, device.priority, device.queue_mapping,
+        device.mark, device.priority, queue,
         0, 0, 0,  # no VLAN tag
         ifindex, incoming, dev_type, device.hash,
         0, 0,  # tc_index, tc_classid

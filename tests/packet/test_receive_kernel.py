@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -264,5 +265,27 @@ def test_skb_load_bytes_reaches_as_far_as_the_kernels(size: int, start_header: i
                 )
                 expected = (0, ours) if ours is not None else (0xFFFFFFF2, bytes(size))
                 assert (answer[2], wrote) == expected, (name, scene.view, hex(offset))
+
+    in_every_scene(work)
+
+
+def test_outgoing_packets_read_as_the_kernels() -> None:
+    def work(scene: Scene) -> None:
+        if scene.linktype != 1:
+            return
+        reads = [insn(0x61, 1, 6, OFFSETS[name]) + store(i + 1, 1) for i, name in enumerate(FIELDS)]
+        scene.run(MARK_RUN + b"".join(reads) + RETURN_ALL)
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        with sender:
+            sender.bind((scene.device.name, 0))
+            for kind in ("ip", "frag", "ip6", "arp"):
+                frame = frames(scene.device.mac)[f"other-{kind}"]
+                scene.answers.write([UNTOUCHED])
+                sender.send(frame)
+                device = Device(mac=scene.device.mac, ifindex=scene.device.ifindex)
+                skb = receive(Record(1, 0, len(frame), frame, direction=2), device, scene.view)
+                assert skb is not None
+                ours = [context_value(skb, field) for field in FIELDS]
+                assert dict(zip(FIELDS, ours, strict=True)) == dict(zip(FIELDS, scene.answers.read()[1:], strict=False)), kind
 
     in_every_scene(work)
