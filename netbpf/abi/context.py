@@ -100,6 +100,14 @@ SK_BUFF_FIELDS: Final[tuple[CtxField, ...]] = (
 
 SK_BUFF_SIZE: Final = 192
 
+KEPT_BYTES: Final[dict[str, int]] = {
+    **dict.fromkeys(("pkt_type", "tstamp_type"), 1),
+    **dict.fromkeys(("queue_mapping", "protocol", "vlan_tci", "vlan_proto", "tc_index", "tc_classid"), 2),
+    **dict.fromkeys(("family", "remote_port", "local_port", "gso_segs", "gso_size"), 2),
+}
+"""Fields of ``__sk_buff`` that the kernel keeps in fewer bytes than they show. A narrow load shifts the wanted bytes down only
+when it is narrower than that: two bytes at ``protocol`` + 2 read the protocol, one byte at ``pkt_type`` + 3 the packet type."""
+
 XDP_MD_FIELDS: Final[tuple[CtxField, ...]] = (
     CtxField("data", 0, 4, "word", "4.8"),
     CtxField("data_end", 4, 4, "word", "4.8"),

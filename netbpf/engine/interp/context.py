@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from netbpf.abi.context import CTX_RULES, SK_BUFF_FIELDS, SK_BUFF_SIZE, CtxField, CtxRules
+from netbpf.abi.context import CTX_RULES, KEPT_BYTES, SK_BUFF_FIELDS, SK_BUFF_SIZE, CtxField, CtxRules
 from netbpf.abi.prog_types import ProgType
 from netbpf.engine.interp.memory import (
     CTX_ADDRESS,
@@ -113,9 +113,10 @@ def _cb_reader(at: int, size: int) -> Reader:
 
 
 def _number_reader(field: CtxField, at: int, size: int) -> Reader:
-    """A field, or ``size`` bytes of one of its words, cut out as a little-endian machine sees them."""
+    """A field, or ``size`` bytes of one of its words, cut out as a little-endian machine sees them (but see KEPT_BYTES)."""
     whole = _word_reader(field, at // 4) if field.words > 1 else FIELD_VALUES[field.name]
-    shift, mask = 8 * (at % 4 if field.words > 1 else at), SIZE_MASK[size]
+    kept, at = KEPT_BYTES.get(field.name, 4 if field.words > 1 else field.size), at % 4 if field.words > 1 else at
+    shift, mask = 8 * at if size < kept else 0, SIZE_MASK[size]
     if size == field.size:
         return whole
 
