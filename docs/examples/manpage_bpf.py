@@ -19,6 +19,7 @@ from typing import Any
 
 from netbpf.abi.commands import Cmd
 from netbpf.host.base import Process
+from netbpf.host.choose import get_host
 from netbpf.host.lab import Lab
 from netbpf.isa.builders import (
     BPF_ADD,
@@ -143,11 +144,7 @@ def by_second(path: str | Path) -> Iterator[list[bytes]]:
 
 def main(argv: list[str]) -> int:
     capture = next((a for a in argv if not a.startswith("-")), str(Path(__file__).parents[2] / "pcaps" / "session.pcap"))
-    if "--kernel" in argv:
-        from netbpf.host.linux.host import LinuxHost as Host
-    else:
-        from netbpf.host.sim.host import SimHost as Host
-    with Host().lab(kind="lo") as lab:
+    with get_host("kernel" if "--kernel" in argv else "sim").lab(kind="lo") as lab:
         for tcp, udp in example(lab, by_second(capture)):
             print(f"TCP {tcp} UDP {udp} packets")
     return 0

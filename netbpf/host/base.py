@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from netbpf.abi.info import MapInfo, ProgInfo
 from netbpf.host.calls import TestRun
+from netbpf.host.lab import Lab
 from netbpf.isa.instruction import Instruction
 from netbpf.maps.spec import MapSpec
 
@@ -89,7 +90,7 @@ class Process(Protocol):
     def exit(self) -> None:
         """End: every descriptor is closed."""
 
-    def __enter__(self) -> Process: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -104,5 +105,5 @@ class Host(Protocol):
     def process(self, *, caps: frozenset[str] | None = None) -> Process:
         """A new process; ``caps`` None means all of them."""
 
-    def lab(self, device: str = "tap0", *, mac: bytes | None = None, mtu: int = 9000, kind: str = "tap") -> Any:
-        """A ``host.lab.Lab``: a network of its own with one device (``kind`` tap, veth or lo) and a process in it."""
+    def lab(self, device: str = "tap0", *, mac: bytes | None = None, mtu: int = 9000, kind: str = "tap") -> Lab:
+        """A network of its own with one device (``kind`` tap, veth or lo) and a process in it."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from netbpf.abi import sockopt as so
 from netbpf.abi.net import ETH_P_ALL
-from netbpf.host.base import Process
+
+if TYPE_CHECKING:
+    from netbpf.host.base import Process
 
 ANCILLARY_BYTES = 64
 FRAME_BYTES = 1 << 17
@@ -20,21 +22,29 @@ FRAME_BYTES = 1 << 17
 class LabDevice(Protocol):
     """A device that frames come in on. ``mac`` is its address."""
 
-    name: str
-    mac: bytes
-    ifindex: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def mac(self) -> bytes: ...
+
+    @property
+    def ifindex(self) -> int: ...
 
     def deliver(self, frame: bytes) -> bool:
-        """False where the device refuses the frame."""
+        """False where the device or the kernel refuses the frame at once."""
 
 
 class Lab(Protocol):
     """A network namespace with one device beside lo, and a process in it. A context manager."""
 
-    process: Process
-    device: LabDevice
+    @property
+    def process(self) -> Process: ...
 
-    def __enter__(self) -> Lab: ...
+    @property
+    def device(self) -> LabDevice: ...
+
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
 

@@ -60,9 +60,9 @@ class NetDevice:
     sent: list[bytes] = field(default_factory=list)
     number: int = 0
 
-    def deliver(self, packet: bytes | Record) -> bool:
+    def deliver(self, frame: bytes | Record) -> bool:
         """A frame comes in: False where the kernel drops it before any socket could see it. Raises BpfError(ENETDOWN)."""
-        skb = receive(self._record(packet, 0), self._receiving())
+        skb = receive(self._record(frame, 0), self._receiving())
         if not self.up:
             raise BpfError(errno.ENETDOWN)
         if skb is None:
