@@ -17,7 +17,7 @@ FORMATS = ("bin", "hex", "c")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("program", metavar="PROG", help="assembly (docs/assembly.md), or whatever else holds a program; - is stdin")
+    parser.add_argument("program", metavar="PROG", help="assembly (docs/assembly.md) or another form; - is stdin")
     parser.add_argument("-o", dest="output", metavar="OUT", help="write here instead of stdout")
     parser.add_argument(
         "--format",
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.buffer.flush()
     if spec.maps:
         names = ", ".join(decl.spec.name or '""' for decl in spec.maps)
-        print(f"netbpf: the bytes name maps by index only (map 0 on: {names}); their declarations stay in the text", file=sys.stderr)
+        print(f"netbpf: the bytes name maps by index only (from 0: {names}); their declarations are not in them", file=sys.stderr)
     return 0
 
 
@@ -66,8 +66,5 @@ def c_array(spec: ProgramSpec) -> str:
     for pc in insn_starts(spec.insns):
         following = spec.insns[pc + 1] if pc + 1 < len(spec.insns) else None
         words[pc] = f" /* {pc}: {format_insn(spec.insns[pc], following, style='xlated')} */"
-    rows = [
-        f"{{ .code = {i.code:#04x}, .dst_reg = {i.dst}, .src_reg = {i.src}, .off = {i.off}, .imm = {i.imm} }},{words.get(pc, '')}\n"
-        for pc, i in enumerate(spec.insns)
-    ]
-    return "".join(rows)
+    row = "{{ .code = {:#04x}, .dst_reg = {}, .src_reg = {}, .off = {}, .imm = {} }},{}\n"
+    return "".join(row.format(*insn, words.get(pc, "")) for pc, insn in enumerate(spec.insns))

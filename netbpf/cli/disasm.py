@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="xlated: bpftool prog dump xlated; log: the verifier's log; asm: text to assemble again; "
         "c: struct bpf_insn; hex (default xlated)",
     )
-    parser.add_argument("--opcodes", action="store_true", help="with xlated: the bytes of each instruction below it, as bpftool's opcodes")
+    parser.add_argument("--opcodes", action="store_true", help="the bytes of each instruction below it, as bpftool's opcodes")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -39,8 +39,11 @@ def encode(insns: Iterable[Instruction]) -> bytes:
     """The bytes of ``struct bpf_insn[]``, little endian. Raises ValueError naming the slot that does not fit its fields."""
     out = bytearray()
     for pc, i in enumerate(insns):
+        code, dst, src, off, imm = i
+        if not (0 <= dst <= 15 and 0 <= src <= 15):
+            raise ValueError(f"insn {pc}: {i!r} does not fit: a register number has 4 bits")
         try:
-            out += _SLOT.pack(i.code, (i.src << 4) | i.dst, i.off, i.imm)
+            out += _SLOT.pack(code, src << 4 | dst, off, imm)
         except struct.error as e:
             raise ValueError(f"insn {pc}: {i!r} does not fit: {e}") from None
     return bytes(out)
