@@ -10,6 +10,7 @@ these very bytes.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import ClassVar
 
 from netbpf.abi.maps import MapType
@@ -57,6 +58,11 @@ class IndexedMap(MapBase):
         if index >= self.spec.max_entries:
             return bytes(4)
         return None if index == self.spec.max_entries - 1 else (index + 1).to_bytes(4, "little")
+
+    def each(self, cpu: int = 0) -> Iterator[tuple[bytes, int]]:
+        """(key, value offset on ``cpu``) in the order of bpf_for_each_map_elem."""
+        for index in range(self.spec.max_entries):
+            yield index.to_bytes(4, "little"), index * self.elem_size + cpu * self.cpu_stride
 
 
 class ArrayMap(IndexedMap):

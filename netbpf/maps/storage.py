@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
+import sys
 from typing import ClassVar
 
 from netbpf.errors import ENOTSUPP, BpfError
@@ -18,11 +20,17 @@ from netbpf.maps.spec import MapSpec
 DEFAULT_SEED = 0x6E657462  # the seed of maps created without BPF_F_ZERO_SEED, fixed so that a run repeats
 
 
+# Python names the flag since 3.13; without it a large lazily committed map could be refused for memory it never touches
+_LINUX_NORESERVE = {"x86_64": 0x4000, "aarch64": 0x4000, "riscv64": 0x4000, "s390x": 0x4000, "ppc64le": 0x40}
+MAP_NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
+if not MAP_NORESERVE and sys.platform == "linux":
+    MAP_NORESERVE = _LINUX_NORESERVE.get(os.uname().machine, 0)
+
+
 def map_anonymous(size_bytes: int) -> mmap.mmap:
     """Zeroed, page-aligned memory whose pages are committed when touched. Raises BpfError(ENOMEM)."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
     try:
-        return mmap.mmap(-1, max(size_bytes, 1), flags=flags)
+        return mmap.mmap(-1, max(size_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
     except (OSError, OverflowError, ValueError) as refused:
         raise BpfError(errno.ENOMEM) from refused
 

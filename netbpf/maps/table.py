@@ -38,6 +38,7 @@ table made with BPF_F_NO_PREALLOC that could outgrow a terabyte has fewer elemen
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Final
 
 from netbpf.abi.maps import BPF_F_NO_PREALLOC, BPF_F_ZERO_SEED
@@ -56,6 +57,7 @@ COUNT, FREE, FRESH, MAX_ENTRIES, N_BUCKETS, SEED, HASH_KIND, ELEM_SIZE = range(8
 # word indexes (u64) of the header
 BUCKETS_OFF, ELEMS_OFF, VALUE_OFF, CPU_STRIDE, VALUE_STEP = range(4, 9)
 N_ELEMS: Final = 18  # u32
+SCAN: Final = 4096  # buckets looked at in one go when searching one that is not empty
 MAX_BYTES: Final = 1 << 40  # of address space for the elements of a table that is not preallocated
 
 
@@ -216,11 +218,13 @@ class HashTable(MapBase):
 
     def _first_from(self, bucket: int) -> int:
         """The first element in buckets from word index ``bucket`` on, or 0."""
-        if not self.u32[COUNT]:
-            return 0
-        for i in self.u32[bucket : self._buckets + self._mask + 1]:
-            if i:
-                return int(i)
+        end = self._buckets + self._mask + 1
+        while bucket < end:
+            piece = self.memory[bucket * 4 : min(bucket + SCAN, end) * 4]
+            rest = piece.lstrip(b"\0")
+            if rest:
+                return int(self.u32[bucket + (len(piece) - len(rest)) // 4])
+            bucket += SCAN
         return 0
 
     def bucket_elements(self, bucket: int) -> list[int]:
@@ -230,6 +234,16 @@ class HashTable(MapBase):
             found.append(i)
             i = self.u32[self.word(i)]
         return found
+
+    def each(self, cpu: int = 0) -> Iterator[tuple[bytes, int]]:
+        """(key, value offset on ``cpu``) in the order of bpf_for_each_map_elem, which may be changing the table meanwhile."""
+        u32 = self.u32
+        for bucket in range(self._buckets, self._buckets + self._mask + 1):
+            i = u32[bucket]
+            while i:
+                following = u32[self.word(i)]
+                yield self.key_of(i), self.value_of(i, cpu)
+                i = following
 
     @property
     def n_buckets(self) -> int:

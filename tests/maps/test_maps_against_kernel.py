@@ -97,7 +97,7 @@ def test_programs_on_two_cpus(spec: MapSpec) -> None:
     keys = [i.to_bytes(spec.key_size, "little") for i in range(spec.max_entries * 2)]
     live = Ours(create(spec, n_cpus=n_cpus()))
     with KernelMap(spec) as theirs:
-        for step in keyed_steps(rng, keys, spec.value_size, theirs.user_value_size, 1000, FLAGS):
+        for step in keyed_steps(rng, keys, spec.value_size, theirs.user_value_size, 400, FLAGS):
             live.cpu = rng.randrange(2) if step[0] == "program" else 0
             with pinned(live.cpu):
                 run_both(theirs, live, [step], compare_order=False)

@@ -107,8 +107,7 @@ def test_perf_ring_bytes(pages: int) -> None:
             assert expected[0] == got[0], (n, len(value), hex(flags))
             assert buffer.memory[1024:1040] == ring[1024:1040]
             head = buffer.u64[1024 >> 3]
-            for at in range(max(0, head - size), head):
-                assert buffer.memory[PAGE + at % size] == ring[PAGE + at % size], (n, at, head)
+            assert buffer.memory[PAGE:] == ring[PAGE:], (n, head)
         ring.close()
         os.close(fd)
 

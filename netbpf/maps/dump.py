@@ -1,0 +1,121 @@
+"""The contents of a map as `bpftool map dump` prints them: plain, JSON (-j) and pretty JSON (-p).
+
+Formats as observed of bpftool 7.1. Knows maps only by their user-space forms; prints nothing itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+from netbpf.abi.maps import MAP_KINDS, MapType
+from netbpf.errors import BpfError
+from netbpf.ints import round_up
+from netbpf.maps.storage import MapBase
+
+_SPARSE: Final = (MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
+
+
+def entries(live: MapBase) -> Iterator[tuple[bytes, bytes | str]]:
+    """Every (key, value) in the kernel's order; in place of a value that cannot be read, the reason. Entries of programs or
+    maps that are not set are left out; a kind without keys has none."""
+    key = _next_key(live, None)
+    while key is not None:
+        try:
+            yield key, live.lookup_user(key)
+        except BpfError as refused:
+            if refused.errno != errno.ENOENT:
+                yield key, os.strerror(refused.args[0])
+            elif live.map_type not in _SPARSE:
+                yield key, "<no entry>"
+        key = _next_key(live, key)
+
+
+def _next_key(live: MapBase, key: bytes | None) -> bytes | None:
+    try:
+        return live.next_key(key)
+    except BpfError:
+        return None
+
+
+def format_hex(data: bytes) -> str:
+    """``06 00 00 00``: 16 bytes a line, a wider gap after 8."""
+    lines = [data[at : at + 16] for at in range(0, len(data), 16)]
+    return "\n".join("  ".join(part.hex(" ") for part in (line[:8], line[8:]) if part) for line in lines)
+
+
+def cpu_values(live: MapBase, value: bytes) -> list[bytes]:
+    """The copies in a per-CPU value, without padding, CPU 0 first."""
+    step, size = round_up(live.spec.value_size, 8), live.spec.value_size
+    return [value[at : at + size] for at in range(0, len(value), step)]
+
+
+def dump_plain(live: MapBase) -> str:
+    """As `bpftool map dump`; ends with the line ``Found N elements`` (entries that show an error are not counted)."""
+    lines, found = [], 0
+    per_cpu = MAP_KINDS[live.map_type].per_cpu
+    for key, value in entries(live):
+        if isinstance(value, str):
+            lines.append(_format_pair(key, value, len(value)))
+            continue
+        found += 1
+        if per_cpu:
+            lines.append(_format_cpu_values(key, cpu_values(live, value)))
+        else:
+            lines.append(_format_pair(key, format_hex(value), len(value)))
+    lines.append(f"Found {found} element{'' if found == 1 else 's'}")
+    return "\n".join(lines) + "\n"
+
+
+def _format_pair(key: bytes, value: str, value_size: int) -> str:
+    """One line up to 24 bytes in all; names on lines of their own when key or value is longer than 16."""
+    gap = "\n" if len(key) > 16 or value_size > 16 else " "
+    between = "  " if len(key) + value_size <= 24 and gap == " " else "\n"
+    return f"key:{gap}{format_hex(key)}{between}value:{gap}{value}"
+
+
+def _format_cpu_values(key: bytes, values: list[bytes]) -> str:
+    gap = "\n" if len(values[0]) > 16 else " "
+    lines = [f"value (CPU {cpu:02}):{gap}{format_hex(value)}" for cpu, value in enumerate(values)]
+    return "\n".join([f"key:\n{format_hex(key)}", *lines])
+
+
+def dump_objects(live: MapBase) -> list[dict[str, Any]]:
+    """What the JSON forms print, as Python values: ``key`` and ``value`` lists of "0x.." strings; per-CPU kinds have
+    ``values``, a list of {``cpu``, ``value``}."""
+    per_cpu = MAP_KINDS[live.map_type].per_cpu
+    rows: list[dict[str, Any]] = []
+    for key, value in entries(live):
+        row: dict[str, Any] = {"key": _hex_list(key)}
+        if isinstance(value, str):
+            row["value"] = {"error": value}
+        elif per_cpu:
+            row["values"] = [{"cpu": cpu, "value": _hex_list(copy)} for cpu, copy in enumerate(cpu_values(live, value))]
+        else:
+            row["value"] = _hex_list(value)
+        rows.append(row)
+    return rows
+
+
+def _hex_list(data: bytes) -> list[str]:
+    return [f"0x{byte:02x}" for byte in data]
+
+
+def dump_json(live: MapBase, *, pretty: bool = False) -> str:
+    """As `bpftool -j map dump`, or `bpftool -p map dump`; ends with a newline."""
+    rows = dump_objects(live)
+    return (format_pretty(rows) if pretty else json.dumps(rows, separators=(",", ":"))) + "\n"
+
+
+def format_pretty(value: Any, depth: int = 0) -> str:
+    """bpftool's pretty JSON: an object's members on lines of their own, an array's elements not, brackets closed on new lines."""
+    close = "\n" + "    " * depth
+    if isinstance(value, dict):
+        members = [f"{close}    {json.dumps(name)}: {format_pretty(member, depth + 1)}" for name, member in value.items()]
+        return "{" + ",".join(members) + close + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(format_pretty(element, depth + 1) for element in value) + (close if value else "") + "]"
+    return json.dumps(value)
