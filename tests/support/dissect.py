@@ -94,4 +94,4 @@ def first_layer(data: bytes, linktype: int) -> Packet:
     return conf.l2types[linktype](data)
 
 
-__all__ = ["Count", "IPv6", "count", "first_layer", "raw_packets", "untagged"]
+__all__ = ["IP", "Count", "IPv6", "count", "first_layer", "raw_packets", "untagged"]
