@@ -24,6 +24,8 @@ CAPTURES = sorted(p for p in (ROOT / "pcaps").iterdir() if ".pcap" in p.name and
 REBUILT = ("cooked", "null", "loop")  # captures whose Ethernet header is made up again: byte 23 is the protocol of IPv4
 ENGINES = ("interp", "native")
 TCP, UDP = 6, 17
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
+WITH_ETHERNET = (ARPHRD_ETHER, ARPHRD_LOOPBACK)
 
 
 def replay(spec: ProgramSpec, capture: Path, engine: str) -> tuple[Replay, list[Interval], dict[int, int]]:
@@ -36,9 +38,9 @@ def replay(spec: ProgramSpec, capture: Path, engine: str) -> tuple[Replay, list[
 
 
 def ip_protocols(capture: Path) -> Counter[int]:
-    """IPv4 packets by protocol, whatever the link type, by scapy."""
+    """IPv4 packets of Ethernet and loopback devices by protocol, by scapy."""
     layers = (first_layer(data, linktype) for _, _, data, linktype in raw_packets(capture))
-    return Counter(p[IP].proto for p in layers if p.haslayer(IP))
+    return Counter(p[IP].proto for p in layers if p.haslayer(IP) and getattr(p, "lladdrtype", ARPHRD_ETHER) in WITH_ETHERNET)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
