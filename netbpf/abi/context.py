@@ -156,7 +156,7 @@ _TC: Final = CtxRules(
 CTX_RULES: Final[dict[int, CtxRules]] = {
     ProgType.SOCKET_FILTER: CtxRules(
         "__sk_buff",
-        _names("tc_classid data data_meta data_end flow_keys tstamp wire_len tstamp_type hwtstamp"),
+        _SOCKET | _names("tc_classid data data_meta data_end flow_keys tstamp wire_len tstamp_type hwtstamp"),
         frozenset({"cb"}),
         {"sk": "sock_common_or_null"},
     ),

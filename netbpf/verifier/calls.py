@@ -39,7 +39,7 @@ from netbpf.verifier.regs import cur_regs, known_reg, reg_bounds_sanity_check, u
 from netbpf.verifier.stack import BPF_WRITE, is_null
 from netbpf.verifier.state import REG_NOT_INIT, RegState, cur_func
 
-__all__ = ["check_func_call", "check_helper_call", "get_helper_proto", "prepare_func_exit"]
+__all__ = ["check_func_call", "check_helper_call", "check_tail_call_maps", "get_helper_proto", "prepare_func_exit"]
 
 MAX_ERRNO: Final = 4095
 
@@ -122,6 +122,15 @@ def record_func_map(env: VerifierEnv, meta: CallMeta, func_id: int, insn_idx: in
         aux.map_ptr_state = aux.map_ptr = info
     elif aux.map_ptr_state is not info:
         aux.map_ptr_state = POISON
+
+
+def check_tail_call_maps(env: VerifierEnv) -> None:
+    """After the walk: a loader that must mind speculation may not make one tail call through several maps."""
+    if env.bypass_spec_v1:
+        return
+    for insn, aux in zip(env.insns, env.insn_aux, strict=True):
+        if aux.map_ptr_state == POISON and insn.imm == FUNC_tail_call:
+            raise _refuse(env, "tail_call abusing map_ptr\n")
 
 
 def record_func_key(env: VerifierEnv, meta: CallMeta, func_id: int, insn_idx: int) -> None:
