@@ -538,13 +538,17 @@ class Builder:
         for _ in range(rng.randrange(0, 2)):
             rng.choice((self.alu, self.move, self.store, self.fill))()
             self.scalars.discard(counter)
-        self.emit(0x07, counter, imm=rng.choice((1, 1, 1, 2, -1, 0)))
+        pick, limit = rng.random(), None
+        if 0.6 < pick < 0.96 and self.scalars:
+            limit = rng.choice(sorted(self.scalars))
+            if pick < 0.94:
+                self.emit(0x57, limit, imm=rng.choice((3, 7, 15)))
+        self.emit(0x07, counter, imm=rng.choice((1, 1, 2, 3)) if rng.random() < 0.98 else rng.choice((0, -1)))
         back = start - len(self.code) - 1
-        pick = rng.random()
-        if pick < 0.6:
-            self.emit(rng.choice((0xA5, 0x55, 0xAE | 0, 0xC5)) & ~op.BPF_X, counter, off=back, imm=rng.choice((2, 3, 5, 10, 20)))
-        elif pick < 0.9 and self.scalars:
-            self.emit(rng.choice((0xAD, 0x5D, 0xCD)), counter, rng.choice(sorted(self.scalars)), back)
+        if limit is not None:
+            self.emit(rng.choice((0xAD, 0xAD, 0x5D, 0xCD)), counter, limit, back)
+        elif pick < 0.98:
+            self.emit(rng.choice((0xA5, 0xA5, 0x55, 0xC5, 0xA6)), counter, off=back, imm=rng.choice((2, 3, 5, 10, 20)))
         else:
             self.emit(0xE5, off=rng.choice((1, 0)))
             self.emit(0x05, off=back - 1)
