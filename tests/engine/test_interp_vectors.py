@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.running import FRAMES, record_program, test_run_skb, unproved
+from support.running import FRAMES, loopback_skb, record_program, unproved
 from support.vectors import read_jsonl, vectors_dir
 
 from netbpf.engine.interp import jump
@@ -34,7 +34,7 @@ def outcome(record: dict[str, Any], frame: str) -> int | str:
     """R0 as u32, or the words of what went wrong."""
     try:
         loaded = InterpEngine().load(record_program(record), SteppedEnv(1))
-        return loaded.run_one(test_run_skb(FRAMES[frame], is_l2=record["prog_type"] == "sched_cls")) & 0xFFFF_FFFF
+        return loaded.run_one(loopback_skb(FRAMES[frame], is_l2=record["prog_type"] == "sched_cls")) & 0xFFFF_FFFF
     except NetbpfError as e:
         return f"{type(e).__name__}: {e}"
 
@@ -85,7 +85,7 @@ def test_bpf_programs_give_their_expected_results() -> None:
             large = "FLAG_LARGE_MEM" in record["flags"]  # then R1 is memory of the test, not a context
             ran += 1
             try:
-                r0 = loaded.run_memory(bytearray(8192)) if large else loaded.run_one(test_bpf_skb(record, size))
+                r0 = loaded.run_memory(bytearray(8192)) if large else loaded.run_one(bpf_test_skb(record, size))
             except NetbpfError as e:
                 wrong.append((record["name"], size, want, str(e)))
                 continue
@@ -95,13 +95,10 @@ def test_bpf_programs_give_their_expected_results() -> None:
     assert ran > 450
 
 
-def test_bpf_skb(record: dict[str, Any], size: int) -> SkBuff:
+def bpf_test_skb(record: dict[str, Any], size: int) -> SkBuff:
     """The sk_buff that lib/test_bpf.c builds."""
     data = bytes.fromhex(record["data"])[:size] + bytes.fromhex(record.get("frag_data") or "")
     return SkBuff(
         head=data, len=len(data), network_header=min(size, 14), protocol=0x800, pkt_type=3, mark=0x1234AAAA, hash=0x1234AAAB,
         queue_mapping=123, vlan_tci=0xFFFF, vlan_proto=0x800, ifindex=577, dev_type=588,
     )  # fmt: skip
-
-
-test_bpf_skb.__test__ = False  # type: ignore[attr-defined]  # pytest goes by the name

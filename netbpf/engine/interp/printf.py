@@ -3,6 +3,7 @@
     %[flags][width](c | s | d | i | u | x | X | ld | lld ... | p | px | pK | pS | ps | pB | pks | pus | pi4 | pI4 | pi6 | pI6)
 
 flags are any of ``0``, ``+``, ``-`` and space; there is no precision. An int is 32 bits unless ``l`` or ``ll`` stands before it.
+Flags and width are accepted and without effect where the kernel makes the text beforehand: pks, pus, pB, addresses of IP.
 Two things differ, for want of a kernel: ``%p`` and ``%pK`` print the address itself, not its hash, and an address has no symbol.
 """
 
@@ -20,12 +21,14 @@ MAX_BPRINTF_VARARGS: Final = 12
 MAX_BPRINTF_BUF: Final = 1024
 POINTER_DIGITS: Final = 16
 
-_PRINTABLE: Final = re.compile(rb"[\x20-\x7e\t\n\v\f\r]*")
+_PRINTABLE: Final = re.compile(rb"[\x20-\x7e\t\n\v\f\r\x80-\xff]*")
+_AFTER: Final = rb"(?=[\t-\r -/:-@\[-`{-~\xa0-\xbf\xd7\xf7]|\Z)"  # the end, a space or punctuation of the kernel's ctype
 _CONVERSION: Final = re.compile(
-    rb"%(?P<flags>[0+\- ]*)(?P<width>[1-9][0-9]*)?"
-    rb"(?:(?P<string>p[ku]s|s)|(?P<ip>p[iI][46])|(?P<symbol>p[sSB])|(?P<pointer>p[xK]?)|(?P<char>c)|(?P<long>l{0,2})(?P<int>[diuxX]))"
+    rb"%(?P<flags>[0+\- ]*)(?P<width>[1-9][0-9]*)?(?:"
+    rb"(?P<ready>p[ku]s" + _AFTER + rb"|(?:p[iI][46]|pB))|(?P<string>s)" + _AFTER + rb"|(?P<symbol>p[sS])"
+    rb"|(?P<pointer>p[xK]|p" + _AFTER + rb")|(?P<char>c)|(?P<long>l{0,2})(?P<int>[diuxX]))"
 )
-_AFTER_POINTER: Final = re.compile(rb"[^0-9A-Za-z]|\Z")
+_SWALLOWED: Final = re.compile(rb"[0-9A-Za-z]*")  # what follows a %p conversion
 
 
 class BadFormat(Exception):
@@ -33,17 +36,18 @@ class BadFormat(Exception):
 
 
 class Spec(NamedTuple):
-    """One conversion: how its argument becomes text, and how that is padded."""
+    """One conversion: how its argument becomes text, and how that is padded to ``width``."""
 
     render: Callable[[Machine, int], bytes]
-    flags: frozenset[int]
     width: int
+    is_left: bool
+    is_zero_padded: bool
 
     def text(self, m: Machine, arg: int) -> bytes:
         body = self.render(m, arg)
-        if ord("-") in self.flags:
+        if self.is_left:
             return body.ljust(self.width)
-        if ord("0") not in self.flags:
+        if not self.is_zero_padded:
             return body.rjust(self.width)
         sign = body[:1] if body[:1] in (b"-", b"+", b" ") else b""
         return sign + body[len(sign) :].rjust(self.width - len(sign), b"0")
@@ -85,22 +89,28 @@ def _conversion(fmt: bytes, at: int) -> tuple[Spec, int]:
     found = _CONVERSION.match(fmt, at)
     if found is None:
         raise BadFormat
-    flags, width = frozenset(found["flags"]), int(found["width"] or 0)
-    kind = found.lastgroup
-    if kind == "pointer" and not _AFTER_POINTER.match(fmt, found.end()):
-        raise BadFormat
+    flags, width, kind = found["flags"], int(found["width"] or 0), found.lastgroup or ""
+    is_left, is_zero_padded = b"-" in flags, b"0" in flags and kind in ("int", "pointer")
     if kind == "int":
-        return Spec(_integer(found["int"], len(found["long"]), flags), flags, width), found.end()
-    if kind == "ip":
-        return Spec(_IP[found["ip"]], flags, width), found.end()
-    return Spec(_RENDER[kind or ""], flags, width), found.end()
+        body = _integer(found["int"], len(found["long"]), flags)
+    elif kind == "ready":
+        body, width = _READY[found["ready"]], 0
+    else:
+        body = _RENDER[kind]
+    if kind == "pointer" and not width:
+        width, is_zero_padded = POINTER_DIGITS, True
+    end = found.end()
+    if kind in ("symbol", "pointer", "ready"):
+        swallowed = _SWALLOWED.match(fmt, end)
+        end = swallowed.end() if swallowed else end
+    return Spec(body, width, is_left, is_zero_padded), end
 
 
 # --- arguments to text --------------------------------------------------------------------------------------------------
-def _integer(letter: bytes, longs: int, flags: frozenset[int]) -> Callable[[Machine, int], bytes]:
+def _integer(letter: bytes, longs: int, flags: bytes) -> Callable[[Machine, int], bytes]:
     if letter in (b"d", b"i"):
         narrow = s64 if longs else s32
-        plus = b"+" if ord("+") in flags else b" " if ord(" ") in flags else b""
+        plus = b"+" if b"+" in flags else b" " if b" " in flags else b""
 
         def signed(m: Machine, arg: int) -> bytes:
             value = narrow(arg)
@@ -126,8 +136,13 @@ def _string(m: Machine, arg: int) -> bytes:
     return bytes(text)
 
 
+def _no_string(m: Machine, arg: int) -> bytes:
+    """User memory is not there while a packet is received."""
+    return b""
+
+
 def _pointer(m: Machine, arg: int) -> bytes:
-    return b"%0*x" % (POINTER_DIGITS, arg)
+    return b"%x" % arg
 
 
 def _symbol(m: Machine, arg: int) -> bytes:
@@ -159,5 +174,13 @@ def _ip6(m: Machine, arg: int) -> bytes:
     return b":".join(digits[i : i + 4] for i in range(0, 32, 4))
 
 
-_IP: Final = {b"pi4": _ip4_padded, b"pI4": _ip4, b"pi6": _ip6_packed, b"pI6": _ip6}
+_READY: Final = {
+    b"pks": _string,
+    b"pus": _no_string,
+    b"pB": _symbol,
+    b"pi4": _ip4_padded,
+    b"pI4": _ip4,
+    b"pi6": _ip6_packed,
+    b"pI6": _ip6,
+}
 _RENDER: Final = {"string": _string, "symbol": _symbol, "pointer": _pointer, "char": _char}
