@@ -82,3 +82,8 @@ class BtfInfo(NamedTuple):
 PROG_INFO = AttrForm(ProgInfo, Struct("<II8sIIQQQIIQ16sIIQQIIQQIIQIIQQIIIIQQQQIII4x"))
 MAP_INFO = AttrForm(MapInfo, Struct("<6I16sIIQQ4IQQI4x"))
 BTF_INFO = AttrForm(BtfInfo, Struct("<QIIQII"))
+
+# Bytes of each that the kernel looks at: those behind them, padding too, must be zero (E2BIG).
+PROG_INFO_KNOWN_BYTES = 228
+MAP_INFO_KNOWN_BYTES = 100
+BTF_INFO_KNOWN_BYTES = 32

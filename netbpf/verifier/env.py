@@ -94,6 +94,7 @@ class LoadRequest:
     privileges: Privileges = field(default_factory=Privileges)
     fd_maps: dict[int, MapInfo | None] = field(default_factory=dict)
     fd_array_maps: tuple[MapInfo | None, ...] = ()
+    fd_array: tuple[int, ...] = ()  # descriptors, keys of fd_maps, that IDX counts in; in place of fd_array_maps
     nr_cpu_ids: int = 2  # bounds what bpf_get_smp_processor_id may return
     btf: bytes = b""
     func_info: tuple[tuple[int, int], ...] = ()

@@ -13,7 +13,7 @@ from netbpf.abi.helpers import HELPERS
 from netbpf.errors import ENOTSUPP
 from netbpf.ints import round_up, u32
 from netbpf.isa import opcodes as op
-from netbpf.isa.instruction import Instruction
+from netbpf.isa.instruction import Instruction, split_imm64
 from netbpf.isa.opcodes import (
     BPF_CALL,
     BPF_EXIT,
@@ -39,6 +39,7 @@ SYNC_CALLBACK_HELPERS: Final = frozenset({164, 180, 181, 209})
 ASYNC_CALLBACK_HELPERS: Final = frozenset({170})  # timer_set_callback
 
 MAX_USED_MAPS: Final = 64
+ARRAY_VALUE_OFFSET: Final = 0x110  # of the values in the kernel's struct bpf_array
 BPF_MAX_VAR_OFF: Final = 1 << 29
 MAX_STACK_DEPTH: Final = 512
 MAX_TAIL_CALL_STACK: Final = 256
@@ -188,24 +189,37 @@ PUBLIC_OPCODES: Final = _public_opcodes()
 
 
 def _map_of(env: VerifierEnv, insn: Instruction) -> MapInfo:
-    if insn.src in (op.BPF_PSEUDO_MAP_IDX, op.BPF_PSEUDO_MAP_IDX_VALUE):
-        fd_array = env.request.fd_array_maps
-        if not fd_array:
-            verbose(env, "fd_idx without fd_array is invalid\n")
-            raise Reject(errno.EPROTO)
-        if not 0 <= insn.imm < len(fd_array):
-            raise Reject(errno.EFAULT)
-        info = fd_array[insn.imm]
+    number = insn.imm
+    by_index = insn.src in (op.BPF_PSEUDO_MAP_IDX, op.BPF_PSEUDO_MAP_IDX_VALUE)
+    if by_index and not env.request.fd_array:
+        info = _map_at(env, number)
     else:
-        maps = env.request.fd_maps
-        if insn.imm not in maps:
-            verbose(env, f"fd {insn.imm} is not pointing to valid bpf_map\n")
+        if by_index:
+            number = _fd_at(env, number)
+        if number not in env.request.fd_maps:
+            verbose(env, f"fd {number} is not pointing to valid bpf_map\n")
             raise Reject(errno.EBADF)
-        info = maps[insn.imm]
+        info = env.request.fd_maps[number]
     if info is None:
-        verbose(env, f"fd {insn.imm} is not pointing to valid bpf_map\n")
+        verbose(env, f"fd {number} is not pointing to valid bpf_map\n")
         raise Reject(errno.EINVAL)
     return info
+
+
+def _map_at(env: VerifierEnv, index: int) -> MapInfo | None:
+    fd_array = env.request.fd_array_maps
+    if not fd_array:
+        verbose(env, "fd_idx without fd_array is invalid\n")
+        raise Reject(errno.EPROTO)
+    if not 0 <= index < len(fd_array):
+        raise Reject(errno.EFAULT)
+    return fd_array[index]
+
+
+def _fd_at(env: VerifierEnv, index: int) -> int:
+    if not 0 <= index < len(env.request.fd_array):
+        raise Reject(errno.EFAULT)
+    return env.request.fd_array[index]
 
 
 def check_map_prog_compatibility(env: VerifierEnv, info: MapInfo) -> None:
@@ -284,6 +298,16 @@ def _check_ld_imm64(env: VerifierEnv, i: int, insn: Instruction) -> None:
     if value:
         _check_direct_value(env, info, u32(hi.imm))
         aux.map_off = u32(hi.imm)
+    _put_address(env, i, info.address + (ARRAY_VALUE_OFFSET + aux.map_off if value else 0))
+
+
+def _put_address(env: VerifierEnv, i: int, address: int) -> None:
+    """The load holds an address from here on, as the log shows it: to those who may know it."""
+    insn = env.insns[i]
+    if not env.allow_ptr_leaks and insn.src in (op.BPF_PSEUDO_MAP_FD, op.BPF_PSEUDO_MAP_VALUE):
+        address = 0
+    low, high = split_imm64(address)
+    env.insns[i], env.insns[i + 1] = insn._replace(imm=low), env.insns[i + 1]._replace(imm=high)
 
 
 def check_pseudo_btf_id(env: VerifierEnv) -> None:

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from support.both_hosts import both
 from support.kernel import needs_kernel
 from support.recorder import BAD, FORMS, Recorder
 
 from netbpf.abi import commands as abi
 from netbpf.abi.commands import Cmd
-from netbpf.host.linux.host import LinuxHost
-from netbpf.host.sim.host import SimHost
 
 pytestmark = needs_kernel
 MAP_CMDS = [c for c, form in FORMS.items() if form in (abi.MAP_CREATE, abi.MAP_ELEM)]
 BATCH_CMDS = [c for c, form in FORMS.items() if form is abi.MAP_BATCH]
 ELEM_CMDS = [c for c, form in FORMS.items() if form is abi.MAP_ELEM]
 KINDS = {"hash": (1, 4, 8, 4, 1 << 6), "array": (2, 4, 8, 4, 0)}
-
-
-def both(case: Callable[[Recorder], None]) -> None:
-    """Run the case on each host and compare the logs."""
-    logs = []
-    for host in (SimHost(n_cpus=2), LinuxHost()):
-        with host.process() as process:
-            recorder = Recorder(process)
-            case(recorder)
-            logs.append(recorder.log)
-    sim, kernel = logs
-    wrong = [f"sim    {a}\nkernel {b}" for a, b in zip(sim, kernel, strict=True) if a != b]
-    assert not wrong, f"{len(wrong)} of {len(sim)} differ:\n" + "\n".join(wrong[:40])
 
 
 @pytest.mark.parametrize("cmd", sorted(FORMS), ids=lambda c: Cmd(c).name)

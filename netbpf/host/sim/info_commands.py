@@ -7,7 +7,17 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from netbpf.abi.commands import OBJ_NAME_LEN, OFF_INFO_LEN, OFF_NEXT_ID, PAGE_BYTES, Cmd, IdAttr, InfoAttr
-from netbpf.abi.info import BTF_INFO, MAP_INFO, PROG_INFO, BtfInfo, MapInfo, ProgInfo
+from netbpf.abi.info import (
+    BTF_INFO,
+    BTF_INFO_KNOWN_BYTES,
+    MAP_INFO,
+    MAP_INFO_KNOWN_BYTES,
+    PROG_INFO,
+    PROG_INFO_KNOWN_BYTES,
+    BtfInfo,
+    MapInfo,
+    ProgInfo,
+)
 from netbpf.abi.maps import BPF_F_RDONLY, BPF_F_WRONLY
 from netbpf.errors import BpfError
 from netbpf.host.sim.machine import Call
@@ -82,13 +92,13 @@ def obj_get_info_by_fd(call: Call, attr: InfoAttr) -> int:
     return teller(call, attr, obj)
 
 
-def _copy_in(call: Call, attr: InfoAttr, known: int) -> bytes:
-    """The caller's info struct, cut or filled with zeros to ``known`` bytes. A longer one must end in zeros (E2BIG)."""
+def _copy_in(call: Call, attr: InfoAttr, known: int, size: int) -> bytes:
+    """The caller's info struct, cut or filled with zeros to ``size`` bytes; behind the ``known`` ones only zeros (E2BIG)."""
     if attr.info_len > PAGE_BYTES:
         raise BpfError(errno.E2BIG)
     if attr.info_len > known and any(call.memory.read(attr.info + known, attr.info_len - known)):
         raise BpfError(errno.E2BIG)
-    return call.memory.read(attr.info, min(attr.info_len, known)).ljust(known, b"\0")
+    return call.memory.read(attr.info, min(attr.info_len, size)).ljust(size, b"\0")
 
 
 def _copy_out(call: Call, attr: InfoAttr, packed: bytes) -> int:
@@ -117,12 +127,12 @@ def map_info(obj: MapObject) -> MapInfo:
 
 
 def _tell_map(call: Call, attr: InfoAttr, obj: MapObject) -> int:
-    _copy_in(call, attr, MAP_INFO.struct.size)
+    _copy_in(call, attr, MAP_INFO_KNOWN_BYTES, MAP_INFO.struct.size)
     return _copy_out(call, attr, MAP_INFO.struct.pack(*map_info(obj)))
 
 
 def _tell_prog(call: Call, attr: InfoAttr, obj: ProgObject) -> int:
-    asked = PROG_INFO.unpack(_copy_in(call, attr, PROG_INFO.struct.size))
+    asked = PROG_INFO.unpack(_copy_in(call, attr, PROG_INFO_KNOWN_BYTES, PROG_INFO.struct.size))
     info = obj.info._replace(id=obj.id, nr_map_ids=len(obj.maps), btf_id=obj.btf.id if obj.btf else 0)
     ids = b"".join(m.id.to_bytes(4, "little") for m in obj.maps[: asked.nr_map_ids])
     call.memory.write(asked.map_ids, ids)
@@ -140,7 +150,7 @@ def _with_code(call: Call, asked: ProgInfo, info: ProgInfo, obj: ProgObject) -> 
 
 
 def _tell_btf(call: Call, attr: InfoAttr, obj: BtfObject) -> int:
-    asked = BTF_INFO.unpack(_copy_in(call, attr, BTF_INFO.struct.size))
+    asked = BTF_INFO.unpack(_copy_in(call, attr, BTF_INFO_KNOWN_BYTES, BTF_INFO.struct.size))
     call.memory.write(asked.btf, obj.blob[: asked.btf_size])
     return _copy_out(call, attr, BTF_INFO.struct.pack(*BtfInfo(asked.btf, len(obj.blob), obj.id, asked.name, 0, 0)))
 

@@ -32,6 +32,7 @@ from netbpf.verifier.env import BPF_COMPLEXITY_LIMIT_INSNS, BPF_MAXINSNS, LoadRe
 
 PROG_FLAGS: Final = 0xFF | 1 << 16
 BPF_F_TOKEN_FD: Final = 1 << 16
+FD_ARRAY_MAX: Final = 0xFFFF_FFFF // 4
 LICENSE_BYTES: Final = 128
 MAX_FUNC_INFO_REC: Final = 252
 GPL_COMPATIBLE: Final = frozenset(
@@ -49,6 +50,8 @@ def prog_load(call: Call, attr: ProgLoadAttr) -> int:
     _check_target(call, attr)
     insns = decode(call.memory.read(attr.insns, attr.insn_cnt * INSN_BYTES))
     license = read_string(call.memory, attr.license, LICENSE_BYTES - 1)
+    if attr.signature:
+        raise BpfError(errno.EOPNOTSUPP)
     if attr.prog_type not in PROG_TYPES or attr.prog_type == ProgType.LIRC_MODE2:
         raise BpfError(errno.EINVAL)
     name = check_name(attr.prog_name)
@@ -85,7 +88,7 @@ def _check_may_load(task: Task, disabled: int, attr: ProgLoadAttr) -> None:
 
 def _check_target(call: Call, attr: ProgLoadAttr) -> None:
     """What the program would be attached to: only types that need no BTF target are simulated."""
-    if attr.attach_prog_fd or attr.attach_btf_id or attr.prog_ifindex or attr.signature_size:
+    if attr.attach_prog_fd or attr.attach_btf_id or attr.prog_ifindex:
         raise BpfError(errno.EINVAL)
     if not is_attach_type_ok(attr.prog_type, attr.expected_attach_type):
         raise BpfError(errno.EINVAL)
@@ -93,18 +96,18 @@ def _check_target(call: Call, attr: ProgLoadAttr) -> None:
 
 # --- what the verifier is asked ---------------------------------------------------------------------------------------
 def _request(call: Call, attr: ProgLoadAttr, insns: Program, license_gpl: bool, name: bytes) -> LoadRequest:
-    task = call.task
+    task, fd_array = call.task, _fd_array(call, attr, insns)
     return LoadRequest(
         insns=insns,
         prog_type=attr.prog_type,
         license_gpl=license_gpl,
         prog_flags=attr.prog_flags,
         expected_attach_type=attr.expected_attach_type,
-        log_level=attr.log_level & 7,
+        log_level=attr.log_level,
         name=name.decode("latin-1"),
         privileges=Privileges.from_caps(task.is_capable("CAP_BPF"), task.is_capable("CAP_PERFMON")),
-        fd_maps=_maps_by_fd(call, insns),
-        fd_array_maps=_maps_by_index(call, attr, insns),
+        fd_maps=_maps_by_fd(call, [*_references(insns, _BY_FD), *fd_array]),
+        fd_array=fd_array,
         **_btf_fields(call, attr),
     )
 
@@ -114,35 +117,33 @@ def _references(insns: Program, sources: frozenset[int]) -> list[int]:
     return [i.imm for i in insns if i.src in sources and is_ld_imm64(i.code)]
 
 
-def _maps_by_fd(call: Call, insns: Program) -> dict[int, MapInfo | None]:
+def _maps_by_fd(call: Call, fds: list[int]) -> dict[int, MapInfo | None]:
     """A descriptor that is open but no map is there with None; one that is not open is absent."""
     found: dict[int, MapInfo | None] = {}
-    for fd in _references(insns, _BY_FD):
-        try:
-            found[fd] = _map_info(call.task.fds.get(fd).obj)
-        except BpfError:
-            continue
+    for fd in fds:
+        file = call.task.fds.find(fd)
+        if file is not None:
+            found[fd] = _map_info(file.obj)
     return found
 
 
-def _maps_by_index(call: Call, attr: ProgLoadAttr, insns: Program) -> tuple[MapInfo | None, ...]:
-    used = max((i for i in _references(insns, _BY_IDX) if i >= 0), default=-1) + 1
-    count = max(attr.fd_array_cnt, used if attr.fd_array else 0)
-    infos: list[MapInfo | None] = []
-    for i in range(count):
-        fd = int.from_bytes(call.memory.read(attr.fd_array + 4 * i, 4), "little", signed=True)
-        obj = call.task.fds.get(fd).obj if i < attr.fd_array_cnt else _object_or_none(call, fd)
-        if i < attr.fd_array_cnt and not isinstance(obj, (MapObject, BtfObject)):
+def _fd_array(call: Call, attr: ProgLoadAttr, insns: Program) -> tuple[int, ...]:
+    """The descriptors that map indexes count in. With fd_array_cnt, each of them must be a map or BTF. Raises BpfError."""
+    if attr.fd_array_cnt >= FD_ARRAY_MAX:
+        raise BpfError(errno.EINVAL)
+    indexes = _references(insns, _BY_IDX) if attr.fd_array else []
+    for index in indexes:  # negative ones too: the kernel reads before the array
+        _fd_at(call, attr, index)
+    count = max(attr.fd_array_cnt, max(indexes, default=-1) + 1)
+    fds = tuple(_fd_at(call, attr, index) for index in range(count))
+    for fd in fds[: attr.fd_array_cnt]:
+        if not isinstance(call.task.fds.get(fd).obj, (MapObject, BtfObject)):
             raise BpfError(errno.EINVAL)
-        infos.append(_map_info(obj))
-    return tuple(infos)
+    return fds
 
 
-def _object_or_none(call: Call, fd: int) -> object:
-    try:
-        return call.task.fds.get(fd).obj
-    except BpfError:
-        return None
+def _fd_at(call: Call, attr: ProgLoadAttr, index: int) -> int:
+    return int.from_bytes(call.memory.read((attr.fd_array + 4 * index) % (1 << 64), 4), "little", signed=True)
 
 
 def _map_info(obj: object) -> MapInfo | None:
@@ -240,7 +241,7 @@ def _by_map_id(call: Call, attr: ProgLoadAttr, insns: Program) -> Program:
             continue
         fd = insn.imm
         if insn.src in _BY_IDX:
-            fd = int.from_bytes(call.memory.read(attr.fd_array + 4 * fd, 4), "little", signed=True)
+            fd = _fd_at(call, attr, fd)
         src = BPF_PSEUDO_MAP_FD if insn.src in (BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX) else BPF_PSEUDO_MAP_VALUE
         out[pc] = Instruction(insn.code, insn.dst, src, insn.off, call.map_file(fd)[1].id)
     return tuple(out)

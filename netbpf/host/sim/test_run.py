@@ -48,7 +48,6 @@ _FIELDS: Final[dict[str, tuple[int, Struct]]] = {
     "hwtstamp": (184, _U64),
 }
 _CB: Final = slice(48, 68)
-_DATA_END: Final = slice(80, 84)  # may be given, is not used
 
 _L2: Final = frozenset({ProgType.SCHED_CLS, ProgType.SCHED_ACT})
 _RUNNERS: Final = _L2 | {ProgType.SOCKET_FILTER, ProgType.CGROUP_SKB, ProgType.LWT_IN, ProgType.LWT_OUT, ProgType.LWT_XMIT}
@@ -129,7 +128,6 @@ def _take_ctx(skb: SkBuff, ctx: bytes, given: dict[str, int]) -> None:
     for at, s in _FIELDS.values():
         rest[at : at + s.size] = bytes(s.size)
     rest[_CB] = bytes(20)
-    rest[_DATA_END] = bytes(4)
     if any(rest):
         raise BpfError(errno.EINVAL)
     wire_len = given["wire_len"]
@@ -156,12 +154,20 @@ def _finish(call: Call, attr: TestRunAttr, out: bytes, retval: int, duration: in
     """bpf_test_finish: the packet, clamped to the caller's hint (ENOSPC), and the numbers."""
     cut = bool(attr.data_size_out) and len(out) > attr.data_size_out
     if attr.data_out:
-        call.memory.write(attr.data_out, out[: attr.data_size_out] if cut else out)
+        _write_out(call, attr.data_out, out[: attr.data_size_out] if cut else out, cut)
     call.put_u32(OFF_TEST_DATA_SIZE_OUT, len(out))
     call.put_u32(OFF_TEST_RETVAL, retval)
     call.put_u32(OFF_TEST_DURATION, min(duration, 0xFFFF_FFFF))
     if cut:
         raise BpfError(errno.ENOSPC)
+
+
+def _write_out(call: Call, address: int, data: bytes, cut: bool) -> None:
+    """A bad address is EFAULT, but for data that is cut short the kernel's errno stays ENOSPC."""
+    try:
+        call.memory.write(address, data)
+    except BpfError:
+        raise BpfError(errno.ENOSPC if cut else errno.EFAULT) from None
 
 
 def _finish_ctx(call: Call, attr: TestRunAttr, ctx: bytes | None, skb: SkBuff) -> None:
@@ -173,8 +179,8 @@ def _finish_ctx(call: Call, attr: TestRunAttr, ctx: bytes | None, skb: SkBuff) -
             s.pack_into(out, at, getattr(skb, name))
     out[_CB] = skb.cb
     length = min(CTX_BYTES, attr.ctx_size_out)
-    call.memory.write(attr.ctx_out, out[:length])
-    call.put_u32(OFF_TEST_CTX_SIZE_OUT, length)
+    _write_out(call, attr.ctx_out, bytes(out[:length]), length < CTX_BYTES)
+    call.put_u32(OFF_TEST_CTX_SIZE_OUT, CTX_BYTES)
     if length < CTX_BYTES:
         raise BpfError(errno.ENOSPC)
 
