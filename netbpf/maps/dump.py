@@ -14,12 +14,12 @@ from typing import Any, Final
 from netbpf.abi.maps import MAP_KINDS, MapType
 from netbpf.errors import BpfError
 from netbpf.ints import round_up
-from netbpf.maps.storage import MapBase
+from netbpf.maps.base import Map
 
 _SPARSE: Final = (MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 
 
-def entries(live: MapBase) -> Iterator[tuple[bytes, bytes | str]]:
+def entries(live: Map) -> Iterator[tuple[bytes, bytes | str]]:
     """Every (key, value) in the kernel's order; in place of a value that cannot be read, the reason. Entries of programs or
     maps that are not set are left out; a kind without keys has none."""
     key = _next_key(live, None)
@@ -34,7 +34,7 @@ def entries(live: MapBase) -> Iterator[tuple[bytes, bytes | str]]:
         key = _next_key(live, key)
 
 
-def _next_key(live: MapBase, key: bytes | None) -> bytes | None:
+def _next_key(live: Map, key: bytes | None) -> bytes | None:
     try:
         return live.next_key(key)
     except BpfError:
@@ -47,13 +47,18 @@ def format_hex(data: bytes) -> str:
     return "\n".join("  ".join(part.hex(" ") for part in (line[:8], line[8:]) if part) for line in lines)
 
 
-def cpu_values(live: MapBase, value: bytes) -> list[bytes]:
+def cpu_values(live: Map, value: bytes) -> list[bytes]:
     """The copies in a per-CPU value, without padding, CPU 0 first."""
     step, size = round_up(live.spec.value_size, 8), live.spec.value_size
     return [value[at : at + size] for at in range(0, len(value), step)]
 
 
-def dump_plain(live: MapBase) -> str:
+def dump(live: Map, form: str) -> str:
+    """The contents in a form of `bpftool map dump`: "plain", "json" (-j) or "pretty" (-p)."""
+    return dump_plain(live) if form == "plain" else dump_json(live, pretty=form == "pretty")
+
+
+def dump_plain(live: Map) -> str:
     """As `bpftool map dump`; ends with the line ``Found N elements`` (entries that show an error are not counted)."""
     lines, found = [], 0
     per_cpu = MAP_KINDS[live.map_type].per_cpu
@@ -83,7 +88,7 @@ def _format_cpu_values(key: bytes, values: list[bytes]) -> str:
     return "\n".join([f"key:\n{format_hex(key)}", *lines])
 
 
-def dump_objects(live: MapBase) -> list[dict[str, Any]]:
+def dump_objects(live: Map) -> list[dict[str, Any]]:
     """What the JSON forms print, as Python values: ``key`` and ``value`` lists of "0x.." strings; per-CPU kinds have
     ``values``, a list of {``cpu``, ``value``}."""
     per_cpu = MAP_KINDS[live.map_type].per_cpu
@@ -104,7 +109,7 @@ def _hex_list(data: bytes) -> list[str]:
     return [f"0x{byte:02x}" for byte in data]
 
 
-def dump_json(live: MapBase, *, pretty: bool = False) -> str:
+def dump_json(live: Map, *, pretty: bool = False) -> str:
     """As `bpftool -j map dump`, or `bpftool -p map dump`; ends with a newline."""
     rows = dump_objects(live)
     return (format_pretty(rows) if pretty else json.dumps(rows, separators=(",", ":"))) + "\n"

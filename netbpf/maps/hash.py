@@ -12,6 +12,7 @@ class HashMap(HashTable):
 
     __slots__ = ()
     map_type = MapType.HASH
+    has_spares = True
 
     def update(self, key: bytes, value: bytes, flags: int = BPF_ANY, cpu: int = 0) -> int:
         return self.replace(key, value, flags, cpu)

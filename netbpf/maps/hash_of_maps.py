@@ -42,8 +42,6 @@ class HashOfMapsMap(HashTable):
             if self.u32[COUNT] >= self.u32[MAX_ENTRIES]:
                 raise BpfError(errno.E2BIG)
             i = self.take()
-            if not i:
-                raise BpfError(errno.ENOMEM)
             self.link(i, key)
         at = self.value_of(i)
         self.memory[at : at + SLOT.size] = slot_of(obj)

@@ -1,6 +1,6 @@
 """BPF_MAP_TYPE_LPM_TRIE: the longest stored prefix of a key. Its bytes::
 
-    struct header { u32 root, free, fresh, n_entries, max_entries, node_size, value_off, reserved[9]; };
+    struct header { u32 root, free, fresh, n_entries, max_entries, node_size, value_off, max_nodes; u32 reserved[8]; };
     struct node {                                  // node i at 64 + i * node_size; node 0 does not exist
         u32 child[2];                              // by the first bit after this node's prefix; 0: none
         u32 prefixlen;
@@ -9,8 +9,9 @@
         u8  value[round_up(value_size, 8)];        // at value_off in the node
     };
 
-``free`` is the first freed node (chained by child[0]), ``fresh`` the number of nodes handed out ever. A key is a u32 prefix
-length, then the bytes with the most significant bit first; every child's prefix is longer than, and begins with, its parent's.
+``free`` is the first freed node (chained by child[0]), ``fresh`` the number of nodes handed out ever, up to ``max_nodes``. A key
+is a u32 prefix length, then the bytes with the most significant bit first; every child's prefix is longer than, and begins
+with, its parent's.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import errno
 from typing import Final
 
 from netbpf.abi.maps import MapType
-from netbpf.ints import round_up
+from netbpf.ints import U32_MAX, round_up
 from netbpf.maps.base import BPF_ANY, BPF_EXIST, BPF_NOEXIST
 from netbpf.maps.spec import MapSpec
 from netbpf.maps.storage import MapBase
 
-ROOT, FREE, FRESH, N_ENTRIES, MAX_ENTRIES, NODE_SIZE, VALUE_OFF = range(7)
+ROOT, FREE, FRESH, N_ENTRIES, MAX_ENTRIES, NODE_SIZE, VALUE_OFF, MAX_NODES = range(8)
 NODES_OFF: Final = 64
 DATA_AT: Final = 16
 PREFIXLEN, INTERMEDIATE = 2, 3  # words of a node
@@ -42,9 +43,10 @@ class LpmTrieMap(MapBase):
         self._max_prefixlen = self._data_size * 8
         self._value_at = DATA_AT + round_up(self._data_size, 8)
         self._node_size = self._value_at + round_up(spec.value_size, 8)
-        self._max_nodes = min(2 * spec.max_entries, MAX_BYTES // self._node_size)
+        self._max_nodes = min(2 * spec.max_entries, MAX_BYTES // self._node_size, U32_MAX)
         super().__init__(spec, NODES_OFF + (self._max_nodes + 1) * self._node_size, n_cpus, map_id)
         self.u32[MAX_ENTRIES], self.u32[NODE_SIZE], self.u32[VALUE_OFF] = spec.max_entries, self._node_size, self._value_at
+        self.u32[MAX_NODES] = self._max_nodes
 
     # --- nodes --------------------------------------------------------------------------------------------------------
     def _word(self, node: int) -> int:

@@ -28,7 +28,7 @@ class LruTable(HashTable):
         per_cpu_lists = bool(spec.map_flags & BPF_F_NO_COMMON_LRU)
         kind = PerCpuLru if per_cpu_lists else CommonLru
         entries = lru_entries(spec.max_entries, n_cpus, per_cpu_lists)
-        super().__init__(spec, n_cpus, map_id, seed, max_entries=entries, n_elems=entries, extra_bytes=kind.size_bytes(n_cpus))
+        super().__init__(spec, n_cpus, map_id, seed, max_entries=entries, extra_bytes=kind.size_bytes(n_cpus))
         self.lru = kind(self, self.extra_off >> 2, n_cpus, entries)
 
     def index_at(self, word: int) -> int:

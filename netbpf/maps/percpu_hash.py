@@ -11,7 +11,6 @@ import errno
 from netbpf.abi.maps import MapType
 from netbpf.maps.base import BPF_ANY
 from netbpf.maps.percpu import PerCpuValues
-from netbpf.maps.spec import MapSpec
 from netbpf.maps.storage import flags_error
 from netbpf.maps.table import COUNT, FRESH, MAX_ENTRIES, HashTable
 
@@ -22,9 +21,6 @@ class PerCpuHashMap(PerCpuValues, HashTable):
     __slots__ = ()
     map_type = MapType.PERCPU_HASH
     value_planes = True
-
-    def __init__(self, spec: MapSpec, n_cpus: int, map_id: int, seed: int) -> None:
-        super().__init__(spec, n_cpus, map_id, seed, n_elems=spec.max_entries)
 
     def update(self, key: bytes, value: bytes, flags: int = BPF_ANY, cpu: int = 0) -> int:
         i = self._element(key, flags, clear=True)
@@ -51,8 +47,6 @@ class PerCpuHashMap(PerCpuValues, HashTable):
             return -errno.E2BIG
         unused = self.u32[FRESH]
         i = self.take()
-        if not i:
-            return -errno.ENOMEM
         if clear and i <= unused:
             self.clear_planes(self.value_of(i))
         self.link(i, key)

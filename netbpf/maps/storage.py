@@ -88,9 +88,8 @@ class MapBase:
             raise BpfError(errno.EINVAL)
 
     def freeze(self) -> None:
-        """BPF_MAP_FREEZE. Raises BpfError(EBUSY) when it is frozen already."""
-        if self.frozen:
-            raise BpfError(errno.EBUSY)
+        """BPF_MAP_FREEZE. Raises BpfError(EPERM) when it is frozen already: user space may not write it any more."""
+        self.check_write()
         self.frozen = True
 
     # --- operations that a kind may not have ----------------------------------------------------------------------

@@ -16,9 +16,8 @@ Its bytes, all little-endian; an engine may read and change them in place, keepi
         u64 value_off;         // 48  value of element i on CPU c: value_off + i * value_step + c * cpu_stride
         u64 cpu_stride;        // 56  0 unless per-CPU
         u64 value_step;        // 64  elem_size unless per-CPU
-        u32 n_elems;           // 72  elements there is memory for
-        u32 reserved[13];
-        u32 spare[n_cpus];     // 128 per CPU the element that the next update of a key that exists takes, 0: none yet
+        u64 reserved[7];
+        u32 spare[n_cpus];     // 128 HASH only: per CPU the element that its next update of a key that exists takes
     };
     struct element {
         u32 next;              //  0  next in the bucket, or in the free list
@@ -29,10 +28,13 @@ Its bytes, all little-endian; an engine may read and change them in place, keepi
     };
 
 Rules, as a kernel's preallocated table behaves: the bucket is hash & (n_buckets - 1); a new element goes to the bucket's
-head; an update of a key that exists writes another element (the CPU's spare one), puts it at the head, takes the old one out
-and keeps it as the CPU's spare, so that a pointer to the old value goes stale but stays valid; per-CPU kinds write in place.
-A deleted element goes on top of the free list, its bytes unchanged. At ``count == max_entries`` a new key gets E2BIG. Only a
-table made with BPF_F_NO_PREALLOC that could outgrow a terabyte has fewer elements than that; beyond ``n_elems`` it gets ENOMEM.
+head. At ``count == max_entries`` a new key gets E2BIG, so that ``fresh`` never passes max_entries. An update of a key that exists
+in a HASH writes the CPU's spare element (at first element max_entries + 1 + cpu), puts it at the head, takes the old one out and
+keeps that as the CPU's spare: a pointer to the old value goes stale but stays valid. The other kinds write in place, or as
+their modules say. A deleted element goes on top of the free list, its bytes unchanged.
+
+With BPF_F_NO_PREALLOC all is the same, pages being committed when touched anyway; only a table larger than the address space
+(some 100 TB) cannot be created (ENOMEM), where Linux would wait for it to fill.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ import errno
 from collections.abc import Iterator
 from typing import Final
 
-from netbpf.abi.maps import BPF_F_NO_PREALLOC, BPF_F_ZERO_SEED
+from netbpf.abi.maps import BPF_F_ZERO_SEED
 from netbpf.ints import round_up
 from netbpf.maps.check import PAGE_SIZE, n_buckets_for
 from netbpf.maps.jhash import HashMemo, fold, jhash
@@ -56,9 +58,7 @@ SPARE_OFF: Final = 128
 COUNT, FREE, FRESH, MAX_ENTRIES, N_BUCKETS, SEED, HASH_KIND, ELEM_SIZE = range(8)
 # word indexes (u64) of the header
 BUCKETS_OFF, ELEMS_OFF, VALUE_OFF, CPU_STRIDE, VALUE_STEP = range(4, 9)
-N_ELEMS: Final = 18  # u32
 SCAN: Final = 4096  # buckets looked at in one go when searching one that is not empty
-MAX_BYTES: Final = 1 << 40  # of address space for the elements of a table that is not preallocated
 
 
 class HashTable(MapBase):
@@ -79,29 +79,24 @@ class HashTable(MapBase):
     )
     link_size = 0  # bytes of `link` in an element
     value_planes = False  # per-CPU kinds
+    has_spares = False  # kinds that use `replace`
     slot_bytes = 0  # bytes of a stored value where it is not value_size
 
     def __init__(
-        self, spec: MapSpec, n_cpus: int, map_id: int, seed: int, *, max_entries: int = 0, n_elems: int = 0, extra_bytes: int = 0
+        self, spec: MapSpec, n_cpus: int, map_id: int, seed: int, *, max_entries: int = 0, extra_bytes: int = 0
     ) -> None:
         max_entries = max_entries or spec.max_entries
         self.key_at = 8 + self.link_size
         self.key_end = self.key_at + spec.key_size
         self.slot_size = round_up(self.slot_bytes or spec.value_size, 8)
-        n_elems = self._room(spec, n_cpus, n_elems or max_entries + n_cpus)
+        n_elems = max_entries + (n_cpus if self.has_spares else 0)
         size_bytes, stride = self._place(spec, n_cpus, n_buckets_for(max_entries), n_elems, extra_bytes)
         super().__init__(spec, size_bytes, n_cpus, map_id)
         self.cpu_stride = stride
-        self.u32[N_ELEMS] = n_elems
+        for cpu in range(n_elems - max_entries):
+            self.u32[(SPARE_OFF >> 2) + cpu] = max_entries + 1 + cpu
         zero_seed = bool(spec.map_flags & BPF_F_ZERO_SEED)
         self._write_header(max_entries, 0 if zero_seed else seed, HASH_JHASH if zero_seed else HASH_FOLD)
-
-    def _room(self, spec: MapSpec, n_cpus: int, n_elems: int) -> int:
-        """How many elements to lay out."""
-        if not spec.map_flags & BPF_F_NO_PREALLOC:
-            return n_elems
-        planes = n_cpus if self.value_planes else 1
-        return min(n_elems, MAX_BYTES // (self.key_at + round_up(spec.key_size, 8) + planes * self.slot_size))
 
     def _place(self, spec: MapSpec, n_cpus: int, n_buckets: int, n_elems: int, extra_bytes: int) -> tuple[int, int]:
         """Fix where everything lies: (bytes of it all, cpu_stride). ``extra_bytes``, the kind's own, lie at ``extra_off``."""
@@ -154,14 +149,12 @@ class HashTable(MapBase):
         return self.value_off + i * self.value_step + cpu * self.cpu_stride
 
     def take(self) -> int:
-        """An unlinked element: the one freed last, else a fresh one; 0 when there is none."""
+        """An unlinked element: the one freed last, else a fresh one."""
         u32 = self.u32
         i: int = u32[FREE]
         if i:
             u32[FREE] = u32[self.word(i)]
             return i
-        if u32[FRESH] == u32[N_ELEMS]:
-            return 0
         u32[FRESH] += 1
         return int(u32[FRESH])
 
@@ -250,6 +243,7 @@ class HashTable(MapBase):
         return self._mask + 1
 
     def lookup_and_delete_user(self, key: bytes, flags: int = 0) -> bytes:
+        self.check_write()
         value = self.lookup_user(key, flags)
         self.delete_user(key)
         return value
@@ -267,9 +261,7 @@ class HashTable(MapBase):
                 return -errno.E2BIG
             i = self.take()
         else:
-            i = u32[spare] or self.take()
-        if not i:
-            return -errno.ENOMEM
+            i = u32[spare]
         at = self.value_off + i * self.value_step
         self.memory[at : at + len(value)] = value
         self.link(i, key)
