@@ -23,7 +23,7 @@ from netbpf.sources.lexer import IDENT, Cursor, Line, Token, did_you_mean, split
 __all__ = ["format_program", "parse"]
 
 _NUMBERED = re.compile(r"\s*(\d{1,9}):(?=\s|\Z)\s*")
-_OPCODE = re.compile(r"\(([0-9a-f]{2})\)\s+")
+_OPCODE = re.compile(r"\s*\(([0-9a-f]{2})\)\s+")
 _OBJDUMP_BYTES = re.compile(r"((?:[0-9a-f]{2} ){7}[0-9a-f]{2}(?: (?:[0-9a-f]{2} ){7}[0-9a-f]{2})?)\s")
 _OBJDUMP_LABEL = re.compile(r"\s*[0-9a-f]{8,16} <([^>]+)>:\s*\Z")
 _HEADING = re.compile(r".*:\s+file format elf\S*\s*\Z|Disassembly of section .*|[A-Za-z_].*\(.*\):\s*\Z")

@@ -190,8 +190,6 @@ def _map(decls: Declarations, cursor: Cursor) -> None:
             cursor.fail(cursor.token, "contents go on lines of their own, one 'key: value' each, up to '}'")
         decls.open_map, decls.open_at = len(decls.maps), (cursor, start)
     cursor.end()
-    if name in decls.scope.constants or name in REGISTERS:
-        cursor.fail(start, f"'{name}' is a {'register' if name in REGISTERS else 'constant'} already")
     decls.scope.map_index.setdefault(name, len(decls.maps))
     decls.maps.append(MapDecl(spec, (), frozen))
 
