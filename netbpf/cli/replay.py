@@ -146,4 +146,4 @@ class _Run:
 
         for name, m in replay.maps.items():
             print(f"\nmap {name}:")
-            print(dump(m, self.args.dump), end="")
+            print(dump(m, self.args.dump))

@@ -50,8 +50,7 @@ def _ask(path: str, caps: str, log_level: int) -> dict[str, Any]:
 
     spec = read_program(path)
     host = SimHost(unprivileged_bpf_disabled=0)
-    with host.process() as owner, host.process(caps=CAPS[caps]) as process:
-        del owner
+    with host.process(caps=CAPS[caps]) as process:
         try:
             loaded = load_spec(process, spec, log_level=log_level)
         except ProgramRejected as e:

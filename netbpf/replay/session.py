@@ -7,7 +7,7 @@ from types import TracebackType
 from netbpf.engine.base import Loaded
 from netbpf.env import SteppedEnv
 from netbpf.host.loader import load_spec
-from netbpf.maps.base import Map
+from netbpf.maps.storage import MapBase
 from netbpf.program import ProgramSpec
 
 
@@ -24,7 +24,7 @@ class Session:
         fds = load_spec(self.process, spec)
         chosen = get_engine(engine)
         self.engine_name = chosen.name
-        self.maps: dict[str, Map] = {name: self.process.map(fd) for name, fd in fds.map_fds.items()}
+        self.maps: dict[str, MapBase] = {name: self.process.map(fd) for name, fd in fds.map_fds.items()}
         self.loaded: Loaded = chosen.load(self.process.program(fds.prog_fd), self.env)
 
     def __enter__(self) -> Session:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
-from netbpf.abi.maps import MapType
-from netbpf.errors import BpfError
-from netbpf.ints import round_up
-from netbpf.maps.base import Map
-
-PER_CPU = frozenset({MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH})
-KEYLESS = frozenset(
-    {MapType.QUEUE, MapType.STACK, MapType.RINGBUF, MapType.BLOOM_FILTER, MapType.PERF_EVENT_ARRAY, MapType.PROG_ARRAY}
-)
+from netbpf.abi.maps import MAP_KINDS, MapType
+from netbpf.maps import dump
+from netbpf.maps.storage import MapBase
 
 # IANA protocol numbers by the names that tcpdump and /etc/protocols readers know
 IP_PROTOCOLS = {
@@ -39,39 +34,30 @@ IP_PROTOCOLS = {
 Entry = tuple[bytes, bytes]
 
 
-def entries(m: Map, most: int | None = None) -> list[Entry]:
-    """(key, value) in the map's own order, at most ``most``; a per-CPU value is every CPU's copy, padded to 8 bytes."""
-    found: list[Entry] = []
-    if m.spec.map_type in KEYLESS:
-        return found
-    key: bytes | None = None
-    while most is None or len(found) < most:
-        key = m.next_key(key)
-        if key is None:
-            break
-        try:
-            found.append((key, m.lookup_user(key)))
-        except BpfError:
-            continue  # deleted between the two calls, or an empty slot of a map of maps
-    return found
+def entries(m: MapBase, most: int | None = None) -> list[Entry]:
+    """(key, value) in the map's own order, at most ``most``; a per-CPU value is every CPU's copy, padded to 8 bytes. Entries
+    whose value cannot be read, and kinds without keys, give none."""
+    rows = ((k, v) for k, v in dump.entries(m) if isinstance(v, bytes))
+    return list(islice(rows, most))
 
 
-def cpu_values(m: Map, value: bytes) -> list[bytes]:
+def values(m: MapBase, value: bytes) -> list[bytes]:
     """The value, or each CPU's copy of it."""
-    if m.spec.map_type not in PER_CPU:
-        return [value]
-    step, size = round_up(m.spec.value_size, 8), m.spec.value_size
-    return [value[i : i + size] for i in range(0, len(value), step)]
+    return dump.cpu_values(m, value) if is_per_cpu(m) else [value]
 
 
-def number(m: Map, value: bytes) -> int | None:
+def is_per_cpu(m: MapBase) -> bool:
+    return MAP_KINDS[m.spec.map_type].per_cpu
+
+
+def number(m: MapBase, value: bytes) -> int | None:
     """A value of 1, 2, 4 or 8 bytes as a number, summed over the CPUs; None when it is no number."""
     if m.spec.value_size not in (1, 2, 4, 8):
         return None
-    return sum(int.from_bytes(v, "little") for v in cpu_values(m, value))
+    return sum(int.from_bytes(v, "little") for v in values(m, value))
 
 
-def counter_line(maps: Mapping[str, Map], most: int = 8) -> str:
+def counter_line(maps: Mapping[str, MapBase], most: int = 8) -> str:
     """One line for all maps that count, as the manual page prints them: ``TCP 12 UDP 4 packets``.
 
     A map whose 4-byte keys are all IP protocol numbers is told by their names; any other as ``name: key=value ...``,
@@ -91,7 +77,7 @@ def counter_line(maps: Mapping[str, Map], most: int = 8) -> str:
     return "; ".join(parts)
 
 
-def _counts_protocols(m: Map, keys: list[bytes]) -> bool:
+def _counts_protocols(m: MapBase, keys: list[bytes]) -> bool:
     is_hash = m.spec.map_type in (MapType.HASH, MapType.PERCPU_HASH)
     return (
         is_hash
