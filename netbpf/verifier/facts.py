@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from netbpf.ints import s32
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
 from netbpf.program import InsnFacts, Subprog, VerifiedProgram
@@ -96,7 +97,9 @@ def _with_map_numbers(env: VerifierEnv) -> tuple[Instruction, ...]:
     insns = list(env.insns)
     for i, insn in enumerate(insns):
         if insn.code == LD_IMM64 and insn.src in _MAP_SOURCES:
-            insns[i] = insn._replace(src=_MAP_SOURCES[insn.src], imm=env.insn_aux[i].map_index)
+            aux = env.insn_aux[i]
+            insns[i] = insn._replace(src=_MAP_SOURCES[insn.src], imm=aux.map_index)
+            insns[i + 1] = insns[i + 1]._replace(imm=s32(aux.map_off))
     return tuple(insns)
 
 

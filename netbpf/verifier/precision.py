@@ -21,6 +21,7 @@ from netbpf.isa.opcodes import (
     BPF_END,
     BPF_EXIT,
     BPF_IND,
+    BPF_JA,
     BPF_JMP,
     BPF_LD,
     BPF_LDX,
@@ -46,7 +47,7 @@ from netbpf.verifier.state import (
     StackSlot,
     VerifierState,
 )
-from netbpf.verifier.structure import find_subprog, is_sync_callback_calling_insn
+from netbpf.verifier.structure import LD_IMM64, find_subprog, is_sync_callback_calling_insn
 
 # JmpHistoryEntry.flags: frame number | slot << 3 | what the instruction did
 INSN_F_FRAMENO_MASK: Final = 0x7
@@ -425,6 +426,8 @@ def mark_chain_precision_batch(env: VerifierEnv, starting_state: VerifierState, 
 
 def _walk_state(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int, skip_first: bool, bt: Backtrack) -> bool:
     """Walk ``st``'s instructions backwards from ``i`` until nothing is looked for; False where that cannot be told."""
+    if not env.log_level & BPF_LOG_LEVEL2:
+        return _walk_silently(env, st, i, subseq_idx, skip_first, bt)
     entries, history = st.jmp_history, len(st.jmp_history)
     while True:
         if skip_first:
@@ -439,6 +442,109 @@ def _walk_state(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int, sk
         i, history = get_prev_insn_idx(st, i, history)
         if i < 0:
             return True
+
+
+# --- the same, without words: fast ---------------------------------------------------------------------------------------
+
+# what an instruction does, backwards, to the registers looked for in its frame, when it neither touches the stack nor has
+# linked scalars: nothing; dst needs src too; dst comes from src; dst comes from elsewhere; both or none; all the rest
+_NOTHING, _ADDS_SRC, _COPIES_SRC, _SETS_DST, _COMPARES, _OTHER = range(6)
+
+
+def _back_kind(insn: Instruction) -> int:
+    cls, kind, by_reg = insn.code & 7, insn.code & 0xF0, insn.code & BPF_X
+    if insn.code == 0:
+        return _NOTHING
+    if cls in (BPF_ALU64, BPF_ALU):
+        if kind in (BPF_END, BPF_NEG):
+            return _NOTHING
+        moves = kind == BPF_MOV
+        if not by_reg or insn.src == BPF_REG_FP:
+            return _SETS_DST if moves else _NOTHING
+        return _COPIES_SRC if moves else _ADDS_SRC
+    if cls == BPF_LDX or insn.code == LD_IMM64:
+        return _SETS_DST
+    if cls in (BPF_LD, BPF_ST, BPF_STX) or kind in (BPF_CALL, BPF_EXIT):
+        return _OTHER
+    return _COMPARES if by_reg and kind != BPF_JA else _NOTHING
+
+
+def _back_table(env: VerifierEnv) -> list[tuple[int, int, int]]:
+    """(kind, dst bit, src bit) of every instruction."""
+    if not env.back_table:
+        env.back_table = [(_back_kind(insn), 1 << insn.dst, 1 << insn.src) for insn in env.insns]
+    return env.back_table
+
+
+# What was looked for at one entry of a state's history -> what is looked for at the state's beginning. A state's history
+# only grows, so what a later walk finds from there on is the same: loops would else be walked back again at every jump.
+_Mask = tuple[int, tuple[int, ...], tuple[int, ...]]  # frame, registers, slots
+
+
+def _mask(bt: Backtrack) -> _Mask:
+    return bt.frame, tuple(bt.regs), tuple(bt.slots)
+
+
+def _remember(st: VerifierState, seen: list[tuple[int, _Mask]], known: bool, result: _Mask) -> bool:
+    if seen:
+        memo = st.bt_memo
+        if memo is None:
+            memo = st.bt_memo = {}
+        for key in seen:
+            memo[key] = (known, result)
+    return known
+
+
+def _walk_silently(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int, skip_first: bool, bt: Backtrack) -> bool:
+    entries, history, first_idx, table = st.jmp_history, len(st.jmp_history), st.first_insn_idx, _back_table(env)
+    memo, regs, frame = st.bt_memo, bt.regs, bt.frame
+    seen: list[tuple[int, _Mask]] = []
+    mask = regs[frame]
+    while True:
+        at_entry = history and entries[history - 1].idx == i
+        if skip_first:
+            skip_first = False
+        else:
+            kind, dst, src = table[i]
+            hist = None
+            if at_entry:
+                regs[frame] = mask
+                key = (history, _mask(bt))
+                if memo is not None and key in memo:
+                    known, (bt.frame, regs_after, slots_after) = memo[key]
+                    bt.regs, bt.slots = list(regs_after), list(slots_after)
+                    return _remember(st, seen, known, memo[key][1])
+                seen.append(key)
+                hist = entries[history - 1]
+                if hist.flags or hist.linked_regs:
+                    kind = _OTHER
+            if kind == _OTHER:
+                regs[frame] = mask
+                if not backtrack_insn(env, i, subseq_idx, hist, bt):
+                    return _remember(st, seen, False, _mask(bt))
+                frame = bt.frame
+                mask = regs[frame]
+            elif kind == _COMPARES:
+                if mask & (dst | src):
+                    mask |= dst | src
+            elif kind and mask & dst:
+                if kind != _ADDS_SRC:
+                    mask &= ~dst
+                if kind != _SETS_DST:
+                    mask |= src
+            if not mask:
+                regs[frame] = 0
+                if bt.empty():
+                    return _remember(st, seen, True, _mask(bt))
+        subseq_idx = i
+        if i == first_idx and (history == 0 or (history == 1 and at_entry)):
+            regs[frame] = mask
+            return _remember(st, seen, True, _mask(bt))
+        if at_entry:
+            history -= 1
+            i = entries[history].prev_idx
+        else:
+            i -= 1
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------

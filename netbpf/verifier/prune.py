@@ -77,12 +77,9 @@ class IdMap:
         return True
 
     def check_scalar(self, old_id: int, cur_id: int) -> bool:
-        """check_scalar_ids: no id is an id of one's own."""
-        if not old_id and not cur_id:
-            return True
+        """check_scalar_ids: an old scalar without id was linked to none, so anything goes; a new one is linked to none."""
         if not old_id:
-            self.tmp_id_gen += 1
-            old_id = self.tmp_id_gen
+            return True
         if not cur_id:
             self.tmp_id_gen += 1
             cur_id = self.tmp_id_gen
@@ -143,7 +140,7 @@ def _scalar_safe(env: VerifierEnv, old: RegState, cur: RegState, idmap: IdMap, e
         return (old is cur or _value_part(old) == _value_part(cur)) and idmap.check_scalar(old.id, cur.id)
     if exact == NOT_EXACT and not old.precise:
         return True
-    if (old.id ^ cur.id) & st.BPF_ADD_CONST or (old.id & st.BPF_ADD_CONST and old.off != cur.off):
+    if old.id and ((old.id ^ cur.id) & st.BPF_ADD_CONST or (old.id & st.BPF_ADD_CONST and old.off != cur.off)):
         return False
     return _covers(old, cur) and idmap.check_scalar(old.id, cur.id)
 
@@ -655,5 +652,5 @@ def _add_checkpoint(env: VerifierEnv, states: list[VerifierState], cur: Verifier
     cur.parent = new
     cur.first_insn_idx = insn_idx
     cur.dfs_depth = new.dfs_depth + 1
-    cur.jmp_history = []
+    cur.jmp_history, cur.bt_memo = [], None
     states.append(new)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from netbpf.ints import U32_MAX, U64_MAX, bswap
+from netbpf.ints import U16_MAX, U32_MAX, U64_MAX, bswap
 from netbpf.verifier.state import TNUM_UNKNOWN, TNUM_ZERO, Tnum
 
 HIGH_HALF: Final = U64_MAX ^ U32_MAX
@@ -183,5 +183,7 @@ def tnum_bswap(a: Tnum, size_bytes: int) -> Tnum:
 
 
 def tnum_strn(a: Tnum) -> str:
-    """``(0x10; 0xff)``: value; mask."""
+    """``(0x10; 0xff)``: value; mask. A known number is one number, in hex from 17 bits on."""
+    if not a.mask:
+        return str(a.value) if a.value <= U16_MAX else f"{a.value:#x}"
     return f"({a.value:#x}; {a.mask:#x})"
