@@ -238,7 +238,7 @@ def reg_may_point_to_spin_lock(reg: RegState) -> bool:
 LOCK_FIELDS: Final = frozenset({"spin_lock", "res_spin_lock"})
 
 
-def _null_or_not(reg: RegState, is_null: bool) -> RegState:
+def _null_or_not(env: VerifierEnv, reg: RegState, is_null: bool) -> RegState:
     """A register found to be NULL is the scalar 0; found not to be, it loses the doubt and (locks aside) its id."""
     if reg.smin_value or reg.smax_value or reg.var_off != st.TNUM_ZERO:
         return reg
@@ -247,6 +247,7 @@ def _null_or_not(reg: RegState, is_null: bool) -> RegState:
     new = reg.copy()
     if is_null:
         new.type, new.id, new.ref_obj_id = SCALAR_VALUE, 0, 0
+        new.precise |= not env.bpf_capable
         return new
     mark_ptr_not_null_reg(new)
     if not reg_may_point_to_spin_lock(new):
@@ -254,7 +255,7 @@ def _null_or_not(reg: RegState, is_null: bool) -> RegState:
     return new
 
 
-def mark_ptr_or_null_regs(vstate: VerifierState, regno: int, is_null: bool) -> None:
+def mark_ptr_or_null_regs(env: VerifierEnv, vstate: VerifierState, regno: int, is_null: bool) -> None:
     """The pointer in ``regno``, and every copy of it, was compared with NULL. A reference that is NULL is none."""
     reg = vstate.frame[vstate.curframe].regs[regno]
     reg_id, ref_obj_id = reg.id, reg.ref_obj_id
@@ -265,7 +266,7 @@ def mark_ptr_or_null_regs(vstate: VerifierState, regno: int, is_null: bool) -> N
 
     def change(reg: RegState) -> RegState:
         if reg.id == reg_id and reg.type & st.PTR_MAYBE_NULL:
-            return _null_or_not(reg, is_null)
+            return _null_or_not(env, reg, is_null)
         return reg
 
     _map_regs(vstate, change)
@@ -459,8 +460,8 @@ def _both_ways(env: VerifierEnv, insn: Instruction, this_branch: VerifierState, 
     if by_register:
         src = regs[insn.src]
     if _compares_with_null(insn, dst, src):
-        mark_ptr_or_null_regs(this_branch, insn.dst, insn.code & 0xF0 == op.BPF_JNE)
-        mark_ptr_or_null_regs(other_branch, insn.dst, insn.code & 0xF0 == op.BPF_JEQ)
+        mark_ptr_or_null_regs(env, this_branch, insn.dst, insn.code & 0xF0 == op.BPF_JNE)
+        mark_ptr_or_null_regs(env, other_branch, insn.dst, insn.code & 0xF0 == op.BPF_JEQ)
     elif not try_match_pkt_pointers(insn, dst, src, this_branch, other_branch) and is_pointer_value(env, insn.dst):
         verbose(env, f"R{insn.dst} pointer comparison prohibited\n")
         raise Reject(errno.EACCES)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from netbpf.abi.helpers import HELPERS
 from netbpf.ints import U64_MAX
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
@@ -130,15 +129,18 @@ def _atomic_live_regs(insn: Instruction, dst: int, src: int) -> tuple[int, int]:
     return dst | src, src if insn.imm & op.BPF_FETCH else 0
 
 
-def _call_live_regs(insn: Instruction) -> tuple[int, int]:
+def _call_live_regs(env: VerifierEnv, insn: Instruction) -> tuple[int, int]:
+    """A helper reads its arguments; one that this program does not get, and any other call, all five."""
+    from netbpf.verifier.calls import get_helper_proto
+
     if is_helper_call(insn):
-        proto = HELPERS.get(insn.imm)
-        if proto is not None and proto.cap is not None:
+        proto = get_helper_proto(env, insn.imm)
+        if proto is not None:
             return ((1 << len(proto.args)) - 1) << 1, CALLER_SAVED
     return ARGS, CALLER_SAVED
 
 
-def insn_live_regs(insn: Instruction) -> tuple[int, int]:
+def insn_live_regs(env: VerifierEnv, insn: Instruction) -> tuple[int, int]:
     """(registers an instruction reads, registers it overwrites) as bit masks."""
     dst, src = 1 << insn.dst, 1 << insn.src
     code = insn.code
@@ -155,7 +157,7 @@ def insn_live_regs(insn: Instruction) -> tuple[int, int]:
             return 0, 0
         if kind == op.BPF_EXIT:
             return R0, 0
-        return _call_live_regs(insn) if kind == op.BPF_CALL else (operands, 0)
+        return _call_live_regs(env, insn) if kind == op.BPF_CALL else (operands, 0)
     if cls == op.BPF_LD:
         return (0, dst) if code == LD_IMM64 else (ALL_REGS, 0)
     if cls == op.BPF_LDX:
@@ -168,7 +170,7 @@ def insn_live_regs(insn: Instruction) -> tuple[int, int]:
 def compute_live_registers(env: VerifierEnv) -> None:
     """InsnAux.live_regs_before of every instruction; printed at level 2."""
     insns, successors = env.insns, env.successors
-    effects = [insn_live_regs(insn) for insn in insns]
+    effects = [insn_live_regs(env, insn) for insn in insns]
     live = [0] * (len(insns) + 1)
     changed = True
     while changed:
