@@ -69,7 +69,7 @@ class BpfError(NetbpfError, OSError):
     def __init__(self, errno: int, message: str = "") -> None:
         name = errno_name(errno)
         text = message or errno_text(errno)
-        OSError.__init__(self, errno, f"{name}: {text}" if not text.startswith(name) else text)
+        OSError.__init__(self, errno, text if name in text else f"{name}: {text}")
 
     def __str__(self) -> str:
         return str(self.args[1])
