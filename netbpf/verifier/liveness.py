@@ -95,7 +95,7 @@ def compute_scc(env: VerifierEnv) -> None:
             work.pop()
             if low[w] < pre[w]:
                 continue
-            is_loop = component[-1] != w or w in successors[w] or bool(env.insn_aux[w].calls_callback)
+            is_loop = component[-1] != w or w in successors[w]
             while True:
                 t = component.pop()
                 low[t] = done
