@@ -139,7 +139,7 @@ def record_func_key(env: VerifierEnv, meta: CallMeta, func_id: int, insn_idx: in
         return
     info = meta.map_ptr
     if info is None or info.spec.map_type != MapType.PROG_ARRAY:
-        raise _refuse(env, "kernel subsystem misconfigured verifier\n")
+        raise _refuse(env, "expected prog array map for tail call")
     aux, index = env.insn_aux[insn_idx], cur_regs(env)[3]
     if index.type != st.SCALAR_VALUE or index.var_off.mask or index.var_off.value >= info.spec.max_entries:
         aux.map_key_state, aux.const_key = POISON, None

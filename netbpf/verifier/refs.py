@@ -53,8 +53,8 @@ def replace_regs(state: VerifierState, change: Callable[[RegState], RegState | N
 
 
 def invalid_reg(env: VerifierEnv) -> RegState:
-    """What becomes of a register whose object is gone: unreadable, or for the unprivileged an unknown number."""
-    return REG_NOT_INIT if env.allow_ptr_leaks else unknown_reg(env)
+    """What becomes of a register whose object is gone: its address is no secret to the privileged, unreadable to others."""
+    return unknown_reg(env) if env.allow_ptr_leaks else REG_NOT_INIT
 
 
 def acquire_reference(env: VerifierEnv, insn_idx: int) -> int:
