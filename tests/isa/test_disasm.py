@@ -9,6 +9,7 @@ import struct
 
 import pytest
 from support.kernel import needs_kernel
+from support.vectors import read_jsonl, vectors_dir
 
 from netbpf.isa.disasm import Names, format_insn, format_insns
 from netbpf.isa.instruction import Instruction as I
@@ -108,6 +109,23 @@ def test_program_lines() -> None:
     assert list(format_insns(insns)) == ["   0: (bf) r6 = r1", "   1: (18) r1 = 0x5", "   3: (95) exit"]
     assert list(format_insns(insns, style="verifier", start=9)) == ["9: (bf) r6 = r1", "10: (18) r1 = 0x5", "12: (95) exit"]
     assert list(format_insns(insns[:2])) == ["   0: (bf) r6 = r1", "   1: (18) r1 = 0x5"]
+
+
+_LOG_LINE = re.compile(r"(\d+): (\([0-9a-f]{2}\) .*?)\s*(?:;.*| \d+: .*)?\Z")
+
+
+@pytest.mark.vectors
+def test_recorded_logs_say_the_same_words() -> None:
+    seen = 0
+    for record in read_jsonl(vectors_dir() / "verifier" / "selftests.jsonl.gz"):
+        insns = decode(bytes.fromhex(record.get("insns") or ""))
+        for line in filter(None, map(_LOG_LINE.match, record["kernel"].get("log", "").splitlines())):
+            pc = int(line[1])
+            insn, following = insns[pc], insns[pc + 1] if pc + 1 < len(insns) else None
+            if not (insn.code == 0x18 and insn.src) and not (insn.code == 0x85 and insn.src == 2):  # addresses, BTF names
+                assert format_insn(insn, following) == line[2], record["id"]
+                seen += 1
+    assert seen > 2500
 
 
 # --- the running kernel -----------------------------------------------------------------------------------------------

@@ -34,7 +34,13 @@ def test_half_a_slot_is_refused() -> None:
         decode(bytes(9))
 
 
-TOO_LARGE = [Instruction(256), Instruction(0, 16), Instruction(0, 0, 16), Instruction(0, off=1 << 15), Instruction(0, imm=1 << 31)]
+TOO_LARGE = [
+    Instruction(256),
+    Instruction(0, dst=16),
+    Instruction(0, src=16),
+    Instruction(0, off=1 << 15),
+    Instruction(0, imm=1 << 31),
+]
 
 
 @pytest.mark.parametrize("insn", TOO_LARGE)
