@@ -138,8 +138,9 @@ def example(lab: Lab, seconds: Iterator[list[bytes]]) -> Iterator[tuple[int, int
 
 def by_second(path: str | Path) -> Iterator[list[bytes]]:
     """The frames of a capture, a list for each second of it."""
-    for _, records in groupby(open_capture(path), key=lambda record: record.ts_ns // 1_000_000_000):
-        yield [record.data for record in records]
+    with open_capture(path) as capture:
+        for _, records in groupby(capture, key=lambda record: record.ts_ns // 1_000_000_000):
+            yield [record.data for record in records]
 
 
 def main(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from netbpf.env import Env, SystemEnv
 from netbpf.host.memory import Buffers, UserMemory
 from netbpf.host.sim.fdtable import FdTable
 from netbpf.host.sim.machine import Machine, Sysctl, Task
-from netbpf.host.sim.network import LoopbackPort, NetDevice, Network
+from netbpf.host.sim.network import NetDevice, Network, Port
 from netbpf.host.sim.objects import Console
 from netbpf.host.sim.pin_commands import make_directory, unlink
 from netbpf.host.sim.process import SimProcess
@@ -69,6 +69,10 @@ class SimHost:
         """A machine's network of its own with one device (``kind`` tap, veth or lo) and a process in it."""
         return SimLab(self, device, mac, mtu, kind)
 
+    def add_pair(self, name: str, far: str, *, mtu: int = 1500) -> tuple[NetDevice, NetDevice]:
+        """A veth pair, both ends up. Raises BpfError(EEXIST, EINVAL)."""
+        return self.machine.network.add_pair(name, far, mtu=mtu)
+
     # --- the bpf file system --------------------------------------------------------------------------------------------
     def mkdir(self, path: str) -> None:
         """A directory below /sys/fs/bpf. Raises BpfError."""
@@ -94,13 +98,14 @@ class SimLab:
     def __init__(self, host: SimHost, device: str, mac: bytes | None, mtu: int, kind: str) -> None:
         network = Network()
         self.process = host.process(network=network)
-        self.device: NetDevice | LoopbackPort
+        self.device: NetDevice | Port
         if kind == "lo":
-            self.device = LoopbackPort(network.device("lo"))
+            lo = network.device("lo")
+            self.device = Port(lo, lo)
+        elif kind == "veth":
+            self.device = Port(*network.add_pair(device, f"{device}p"[:15], mac=mac, mtu=mtu))
         else:
-            made = network.add_device(device, mac=mac, mtu=mtu)
-            made.queue_mapping = 1 if kind == "tap" else 0
-            self.device = made
+            self.device = network.add_device(device, mac=mac, mtu=mtu)
 
     def __enter__(self) -> SimLab:
         return self

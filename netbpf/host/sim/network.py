@@ -47,7 +47,7 @@ class PacketHook(Protocol):
 @dataclass(eq=False)
 class NetDevice:
     """One device. ``deliver`` is a frame that comes in from the wire, ``transmit`` one that goes out by it; on a loopback
-    device what goes out comes in. ``sent`` keeps what went out of any other device."""
+    device what goes out comes in, of a pair at its ``peer``. ``sent`` keeps what went out of any other device."""
 
     network: Network
     name: str
@@ -57,6 +57,7 @@ class NetDevice:
     mtu: int = 1500
     up: bool = True
     queue_mapping: int = 1
+    peer: NetDevice | None = None
     sent: list[bytes] = field(default_factory=list)
     number: int = 0
 
@@ -88,6 +89,8 @@ class NetDevice:
         self.network.show_outgoing(self._outgoing(record), self, origin)
         if self.type == ARPHRD_LOOPBACK:
             self.deliver(record._replace(direction=1))
+        elif self.peer is not None:
+            self.peer.deliver(record._replace(direction=1))
         else:
             self.sent.append(record.data)
 
@@ -95,7 +98,7 @@ class NetDevice:
         """What a packet socket may send: a whole Ethernet header, no more than the MTU behind it (and behind one tag)."""
         if len(frame) < ETH_HLEN:
             raise BpfError(errno.EINVAL)
-        tag = VLAN_HLEN if frame_protocol(frame) == ETH_P_8021Q else 0
+        tag = VLAN_HLEN if self.type == ARPHRD_ETHER and frame_protocol(frame) == ETH_P_8021Q else 0
         if len(frame) > self.mtu + ETH_HLEN + tag:
             raise BpfError(errno.EMSGSIZE)
 
@@ -122,16 +125,17 @@ class NetDevice:
         )
 
 
-class LoopbackPort:
-    """lo as a laboratory's device: a frame delivered to it is sent out of it, and so seen twice."""
+class Port:
+    """A device with its far end in a laboratory's hands: a frame delivered is sent out of ``sender`` (lo itself, or the other
+    end of a pair), with what a sender may not send refused."""
 
-    def __init__(self, lo: NetDevice) -> None:
-        self._lo = lo
-        self.name, self.mac, self.ifindex = lo.name, lo.mac, lo.ifindex
+    def __init__(self, device: NetDevice, sender: NetDevice) -> None:
+        self._sender = sender
+        self.name, self.mac, self.ifindex = device.name, device.mac, device.ifindex
 
     def deliver(self, frame: bytes) -> bool:
         try:
-            self._lo.transmit(frame)
+            self._sender.transmit(frame)
         except BpfError:
             return False
         return True
@@ -156,6 +160,13 @@ class Network:
             mac = bytes(6) if type == ARPHRD_LOOPBACK else b"\x02\x00" + ifindex.to_bytes(4, "big")
         device = self.devices[name] = NetDevice(self, name, ifindex, mac, type, mtu)
         return device
+
+    def add_pair(self, name: str, far: str, *, mac: bytes | None = None, mtu: int = 1500) -> tuple[NetDevice, NetDevice]:
+        """A veth pair: what goes out of one comes in at the other."""
+        near, end = self.add_device(name, mac=mac, mtu=mtu), self.add_device(far, mtu=mtu)
+        near.peer, end.peer = end, near
+        near.queue_mapping = end.queue_mapping = 0
+        return near, end
 
     def device(self, name: str) -> NetDevice:
         """Raises BpfError(ENODEV)."""
