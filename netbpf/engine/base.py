@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from netbpf.env import Env
 from netbpf.errors import NetbpfError
-from netbpf.packet.batch import PacketBatch
-from netbpf.packet.capture import RecordLayout, Window
-from netbpf.packet.skbuff import SkBuff
-from netbpf.program import VerifiedProgram
+
+if TYPE_CHECKING:  # a seam is imported by everyone: it must not bring everything along
+    from netbpf.env import Env
+    from netbpf.packet.batch import PacketBatch
+    from netbpf.packet.capture import RecordLayout, Window
+    from netbpf.packet.skbuff import SkBuff
+    from netbpf.program import VerifiedProgram
 
 
 class UnsupportedProgram(NetbpfError):

@@ -5,18 +5,21 @@ What a helper does is in ``helpers``: a body is called with the machine and R1 t
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from netbpf.abi.helpers import FUNC_IDS, HELPERS
 from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.interp.alu import constant
-from netbpf.engine.interp.helpers import BODIES, Body
 from netbpf.engine.interp.machine import CLOBBERED, END_OF_RUN, Op, Regs
 from netbpf.engine.interp.memory import CODE_ADDRESS, CODE_NUMBER, NUMBER_SHIFT, Fault
 from netbpf.engine.interp.site import Maker, Site
 from netbpf.ints import u32, u64
 from netbpf.isa import opcodes as op
 from netbpf.isa.opcodes import BPF_REG_0
+
+if TYPE_CHECKING:
+    from netbpf.engine.interp.helpers import Body
+
+TAIL_CALL: Final = 12  # bpf_tail_call
 
 
 # --- call -------------------------------------------------------------------------------------------------------------
@@ -26,7 +29,7 @@ def call(site: Site) -> Op:
         return _call_subprog(site)
     if site.insn.src == op.BPF_PSEUDO_KFUNC_CALL:
         raise UnsupportedProgram(f"kernel function #{site.insn.imm} has no body in this engine")
-    return _tail_call(site) if site.insn.imm == FUNC_IDS["tail_call"] else _call_helper(site)
+    return _tail_call(site) if site.insn.imm == TAIL_CALL else _call_helper(site)
 
 
 def _call_helper(site: Site) -> Op:
@@ -90,6 +93,9 @@ def call_register(site: Site) -> Op:
 
 def helper_body(func_id: int) -> Body:
     """What the helper does. Raises UnsupportedProgram with its name when nothing here does it."""
+    from netbpf.abi.helpers import HELPERS  # only programs with calls pay for these tables
+    from netbpf.engine.interp.helpers import BODIES
+
     body = BODIES.get(func_id)
     if body is None:
         name = HELPERS[func_id].func_name if func_id in HELPERS else "unknown"

@@ -10,7 +10,6 @@ from netbpf.engine.interp.machine import Link, Machine, Op, Regs
 from netbpf.engine.interp.memory import Fault
 from netbpf.engine.interp.site import Maker, Site
 from netbpf.isa import opcodes as op
-from netbpf.isa.disasm import format_insn
 from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import BPF_REG_FP, MAX_BPF_REG, SIZE_BYTES
 from netbpf.program import VerifiedProgram
@@ -77,6 +76,8 @@ def _make(site: Site, targets: frozenset[int]) -> Op:
             raise UnsupportedProgram(problem)
         return MAKERS[site.insn.code](site)
     except (UnsupportedProgram, Fault) as refusal:
+        from netbpf.isa.disasm import format_insn  # few programs are refused
+
         text = format_insn(site.insn, insns[slot + 1] if slot + 1 < len(insns) else None)
         raise UnsupportedProgram(f"insn {slot} ({text}): {refusal}") from None
 

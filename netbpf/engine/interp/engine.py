@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from netbpf.engine.base import Verdicts
 from netbpf.engine.interp.decode import link
@@ -11,10 +11,12 @@ from netbpf.engine.interp.machine import Hook, Machine
 from netbpf.engine.trace import TraceBuffer
 from netbpf.env import Env
 from netbpf.ints import U32_MAX
-from netbpf.packet.batch import PacketBatch
-from netbpf.packet.receive import DEFAULT_DEVICE, Device, receive
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
+
+if TYPE_CHECKING:
+    from netbpf.packet.batch import PacketBatch
+    from netbpf.packet.receive import Device
 
 UNPROVED_INSN_LIMIT: Final = 100_000_000
 NO_LIMIT: Final = -1
@@ -36,7 +38,8 @@ class InterpEngine:
 class InterpLoaded:
     """A program made live. One run at a time.
 
-    ``trace`` is where bpf_trace_printk writes; ``device`` and ``view`` say how packets of a batch come in (``packet.receive``).
+    ``trace`` is where bpf_trace_printk writes; ``device`` (None: the default one) and ``view`` say how packets of a batch come
+    in, see ``packet.receive``.
     """
 
     __slots__ = ("_insn_limit", "_machine", "_watched", "device", "env", "program", "view")
@@ -48,7 +51,7 @@ class InterpLoaded:
         *,
         trace: TraceBuffer | None = None,
         insn_limit: int = NO_LIMIT,
-        device: Device = DEFAULT_DEVICE,
+        device: Device | None = None,
         view: str = "packet_raw",
     ) -> None:
         self.program, self.env, self.device, self.view = program, env, device, view
@@ -88,13 +91,15 @@ class InterpLoaded:
 
         An Env whose clock is set (``set_time``) follows the packets' timestamps.
         """
-        n = len(batch)
+        from netbpf.packet.receive import DEFAULT_DEVICE, receive  # runs of raw programs never need it
+
+        n, device = len(batch), self.device or DEFAULT_DEVICE
         out = Verdicts(array("I", bytes(4 * n)), array("I", bytes(4 * n)), bytearray(n))
         env: Any = self.env
         set_time = getattr(env, "set_time", None)
         for i in range(n):
             record = batch.record(i)
-            skb = receive(record, self.device, self.view)
+            skb = receive(record, device, self.view)
             if skb is None:
                 continue
             if set_time is not None:

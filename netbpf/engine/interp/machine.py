@@ -7,7 +7,6 @@ targets of tail calls behind it, each ended by an op that faults. An op is ``op(
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from netbpf.engine.interp.context import Context, is_context
@@ -24,7 +23,6 @@ from netbpf.engine.trace import TraceBuffer
 from netbpf.env import Env
 from netbpf.errors import EngineFault
 from netbpf.ints import u64
-from netbpf.isa.disasm import format_insn
 from netbpf.isa.opcodes import MAX_BPF_STACK
 from netbpf.maps.base import Map
 from netbpf.packet.skbuff import SkBuff
@@ -64,8 +62,7 @@ class Link(NamedTuple):
     program: VerifiedProgram
 
 
-@dataclass(frozen=True, slots=True)
-class MapHandle:
+class MapHandle(NamedTuple):
     """A map as a program holds it in a register: ``address`` of its struct bpf_map, and its values."""
 
     map: Map
@@ -227,6 +224,8 @@ class Machine:
 
     def fault(self, pc: int, message: str, address: int | None = None) -> EngineFault:
         """An EngineFault that names the instruction at ``pc``."""
+        from netbpf.isa.disasm import format_insn  # few runs fault
+
         program, slot = self.locate(pc)
         insns = program.insns
         text = (

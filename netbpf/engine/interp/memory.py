@@ -16,10 +16,9 @@ and nothing beside it. Buffers of values are made when first looked up, and forg
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from struct import Struct
 from struct import error as struct_error
-from typing import Final
+from typing import Final, NamedTuple
 
 from netbpf.abi.maps import BPF_F_RDONLY_PROG
 from netbpf.errors import NetbpfError
@@ -58,8 +57,7 @@ class Fault(NetbpfError):
         super().__init__(message)
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """What a number stands for, for explanations."""
 
     name: str
@@ -67,8 +65,7 @@ class Region:
     writable: bool = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MapWindow:
+class MapWindow(NamedTuple):
     """A map in the address space: its values start at region ``base``."""
 
     map: Map

@@ -1,0 +1,57 @@
+"""The plugin as bpf_conformance's runner starts it: a process per test, memory as one argument, the program on stdin."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.vectors import ROOT, vectors_dir
+
+from netbpf.isa.instruction import encode
+from netbpf.sources.conformance import parse
+
+PLUGIN = ROOT / "scripts" / "bpf_conformance_plugin"
+
+
+def spell(data: bytes) -> str:
+    """Bytes as the runner writes them: two digits and two spaces each."""
+    return "".join(f"{byte:02x}  " for byte in data)
+
+
+def start(program: bytes, memory: bytes, *options: str) -> subprocess.CompletedProcess[str]:
+    arguments = [spell(memory)] if memory else []
+    return subprocess.run(
+        [PLUGIN, *arguments, *options], input=spell(program) + "\n", capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.vectors
+@pytest.mark.parametrize("name", ["add", "ldxdw", "mem-len", "call_local", "lddw", "callx", "stxw"])
+def test_plugin_prints_the_result(name: str) -> None:
+    path: Path = vectors_dir() / "conformance" / f"{name}.data"
+    test = parse(path.read_text(), str(path))
+    done = start(encode(test.insns), test.memory or b"")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout, 16) == test.result
+
+
+MOV_42_EXIT = bytes.fromhex("b70000002a0000009500000000000000")
+
+
+def test_options_may_come_without_memory() -> None:
+    done = start(MOV_42_EXIT, b"", "--some-option")
+    assert (done.returncode, done.stdout) == (0, "2a\n")
+
+
+def test_a_fault_is_told_on_stderr_with_the_instruction() -> None:
+    done = start(bytes.fromhex("7110080000000000") + MOV_42_EXIT[8:], bytes(8))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "insn 0 ((71) r0 = *(u8 *)(r1 +8))" in done.stderr
+    assert "offset 8 of the program's memory (8 bytes), 1 bytes past its end" in done.stderr
+
+
+def test_what_is_no_program_is_refused() -> None:
+    done = start(b"\x95", b"")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "8-byte" in done.stderr
