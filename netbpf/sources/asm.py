@@ -29,7 +29,8 @@ _OBJDUMP_LABEL = re.compile(r"\s*[0-9a-f]{8,16} <([^>]+)>:\s*\Z")
 _HEADING = re.compile(r".*:\s+file format elf\S*\s*\Z|Disassembly of section .*|[A-Za-z_].*\(.*\):\s*\Z")
 _LABEL = re.compile(r"\s*(?:\d+:\s+)?([A-Za-z_.$][A-Za-z0-9_.$]*):")
 _LOG_MARK = re.compile(r"func#\d+ @\d+\Z|processed \d+ insns |Live regs before insn:")
-_LOG_INSN = re.compile(r"(\d+): (\([0-9a-f]{2}\) .*?)\s*(?:;.*| \d+: .*)?\Z")
+# a jump's line may go on with the next state or with the complaint that ended the log
+_LOG_INSN = re.compile(r"(\d+): (\([0-9a-f]{2}\) (?:[^;]*?goto pc[+-]\d+\b|.*?(?=\s*(?:;.*| \d+: .*)?\Z)))")
 _LOG_LIVE = re.compile(r" +(?:\d+ +)?(\d+): [0-9.]{10} (\([0-9a-f]{2}\) .*?)\s*\Z")
 
 

@@ -111,7 +111,7 @@ def test_program_lines() -> None:
     assert list(format_insns(insns[:2])) == ["   0: (bf) r6 = r1", "   1: (18) r1 = 0x5"]
 
 
-_LOG_LINE = re.compile(r"(\d+): (\([0-9a-f]{2}\) .*?)\s*(?:;.*| \d+: .*)?\Z")
+_LOG_LINE = re.compile(r"(\d+): (\([0-9a-f]{2}\) (?:[^;]*?goto pc[+-]\d+\b|.*?(?=\s*(?:;.*| \d+: .*)?\Z)))")
 
 
 @pytest.mark.vectors

@@ -322,6 +322,12 @@ processed 7 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_stat
     )
 
 
+def test_log_lines_that_go_on() -> None:
+    log = "func#0 @0\n0: (15) if r1 == 0x0 goto pc+1 1: R1=scalar(umin=1)\n"
+    log += "1: (05) goto pc-2 infinite loop detected at insn 0\n2: (95) exit"
+    assert insns(log) == assemble(BPF_JMP_IMM(BPF_JEQ, 1, 0, 1), BPF_JMP_A(-2), BPF_EXIT_INSN())
+
+
 def test_the_table_of_live_registers_has_what_no_path_reached() -> None:
     log = """\
 func#0 @0
