@@ -1,7 +1,9 @@
 """BPF_MAP_TYPE_PERCPU_HASH. The bytes are those of ``maps.table``; values lie in one plane per CPU, CPU c's value of element i
 at value_off + c * cpu_stride + i * value_step.
 
-A program's update writes its CPU's copy in place; a key that is new has zero on the other CPUs.
+A program's update writes its CPU's copy in place; a key that is new has zero on the other CPUs. The padding of a new value is
+what the element's last user left there, as in Linux; which element that is may differ where several CPUs free elements, or
+without preallocation.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ KEYED = [
     MapSpec(T.HASH, 4, 8, 33, Z | BPF_F_NO_PREALLOC),
     MapSpec(T.PERCPU_HASH, 4, 8, 10, Z),
     MapSpec(T.PERCPU_HASH, 13, 5, 20, Z),
-    MapSpec(T.PERCPU_HASH, 4, 12, 20, Z | BPF_F_NO_PREALLOC),
+    MapSpec(T.PERCPU_HASH, 4, 16, 20, Z | BPF_F_NO_PREALLOC),
     MapSpec(T.ARRAY, 4, 8, 10),
     MapSpec(T.ARRAY, 4, 5, 3),
     MapSpec(T.PERCPU_ARRAY, 4, 8, 10),
