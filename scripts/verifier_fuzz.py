@@ -65,16 +65,19 @@ class MapSet:
     """Real maps for the records' descriptions, made once each."""
 
     def __init__(self) -> None:
-        self.fds: dict[str, int] = {}
+        self.made: dict[str, int] = {}
 
     def fd(self, name: str, description: dict[str, Any]) -> int:
         key = name + json.dumps(description, sort_keys=True)
-        if key not in self.fds:
+        if key not in self.made:
             inner = 0
             if description.get("inner"):
                 inner = self.fd("", description["inner"])
-            self.fds[key] = create_map(description, int(MapType[description["type"].upper()]), name, inner)
-        return self.fds[key]
+            self.made[key] = create_map(description, int(MapType[description["type"].upper()]), name, inner)
+        return self.made[key]
+
+    def fds(self, record: dict[str, Any]) -> dict[str, int]:
+        return {name: self.fd(name, description) for name, description in record["maps"].items()}
 
     def patched(self, record: dict[str, Any]) -> bytes:
         code = list(decode(bytes.fromhex(record["insns"])))
@@ -111,14 +114,14 @@ def _too_long(signum: int, frame: Any) -> None:
     raise TimeoutError(f"more than {SECONDS_EACH} seconds")
 
 
-def ours(record: dict[str, Any], privilege: str, level: int) -> tuple[int, str, int]:
+def ours(record: dict[str, Any], privilege: str, level: int, map_fds: dict[str, int] | None = None) -> tuple[int, str, int]:
     """(errno, log, processed); an exception of ours is errno -1 with the place in the log."""
     from netbpf.verifier.check import verify
 
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(SECONDS_EACH)
     try:
-        result = verify(load_request(record, record["prog_type"], privilege, level))
+        result = verify(load_request(record, record["prog_type"], privilege, level, map_fds))
     except Exception as e:
         frame = traceback.extract_tb(e.__traceback__)[-1]
         return -1, f"{type(e).__name__}: {e} at {Path(frame.filename).name}:{frame.lineno}", -1
@@ -215,7 +218,7 @@ def main() -> int:
             if kernel is None:
                 tally.decisions["left out: a long walk"] += 1
                 continue
-            mine = ours(record, privilege, a.level)
+            mine = ours(record, privilege, a.level, maps.fds(record))
             what = compare(tally, record, privilege, kernel, mine)
             if what:
                 keep.write(json.dumps(note_difference(tally, what, record, privilege, kernel, mine)) + "\n")
