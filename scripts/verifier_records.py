@@ -190,13 +190,14 @@ OLD_STYLE = "B"  # records of test_verifier.c's programs, whose maps had no name
 def load_request(
     record: dict[str, Any], prog_type: str, privilege: str, log_level: int, map_fds: dict[str, int] | None = None
 ) -> LoadRequest:
-    """``map_fds``: the descriptors by map name, where they shall be told apart from numbers of ours."""
+    """``map_fds``: the descriptors by map name of real maps, made by root; else the loader made them, under numbers of ours."""
     insns = list(record_insns(record) or ())
     fds: dict[int, MapInfo | None] = dict.fromkeys(STANDARD_FDS)
     by_name = {}
     for number, (name, m) in enumerate((record.get("maps") or {}).items()):
         by_name[name] = map_fds[name] if map_fds else FIRST_MAP_FD + number
-        fds[by_name[name]] = map_info(name if record.get("source") != OLD_STYLE else "", m, number)
+        info = fds[by_name[name]] = map_info(name if record.get("source") != OLD_STYLE else "", m, number)
+        info.bypass_spec_v1 = True if map_fds else None
     for index, name, *_ in record.get("map_relocs") or []:
         insns[index] = insns[index]._replace(imm=by_name[name])
     attach = record.get("expected_attach_type")

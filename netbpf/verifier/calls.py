@@ -118,18 +118,19 @@ def record_func_map(env: VerifierEnv, meta: CallMeta, func_id: int, insn_idx: in
     if info.spec.map_flags & BPF_F_RDONLY_PROG and func_id in _CHANGES_MAP:
         raise _refuse(env, "write into map forbidden\n", errno.EACCES)
     aux = env.insn_aux[insn_idx]
+    trusted = env.bypass_spec_v1 if info.bypass_spec_v1 is None else info.bypass_spec_v1
     if not aux.map_ptr_state:
         aux.map_ptr_state = aux.map_ptr = info
-    elif aux.map_ptr_state is not info:
-        aux.map_ptr_state = POISON
+        aux.map_ptr_unpriv = not trusted
+    elif aux.map_ptr is not info:
+        aux.map_ptr_state, aux.map_ptr = POISON, info
+        aux.map_ptr_unpriv = not trusted
 
 
 def check_tail_call_maps(env: VerifierEnv) -> None:
-    """After the walk: a loader that must mind speculation may not make one tail call through several maps."""
-    if env.bypass_spec_v1:
-        return
+    """After the walk: where speculation matters to a map's creator, one tail call may not go through several maps."""
     for insn, aux in zip(env.insns, env.insn_aux, strict=True):
-        if aux.map_ptr_state == POISON and insn.imm == FUNC_tail_call:
+        if aux.map_ptr_unpriv and aux.map_ptr_state == POISON and insn.imm == FUNC_tail_call:
             raise _refuse(env, "tail_call abusing map_ptr\n")
 
 
@@ -236,7 +237,7 @@ def _release(env: VerifierEnv, proto: HelperProto, meta: CallMeta) -> None:
 
 
 def _new_pointer(env: VerifierEnv, kind: int) -> RegState:
-    reg = known_reg(0).copy()
+    reg = known_reg(0, not env.bpf_capable).copy()
     reg.type = kind
     return reg
 
@@ -267,7 +268,7 @@ def _return_mem(env: VerifierEnv, proto: HelperProto, meta: CallMeta) -> RegStat
 
 def _return_btf_id(env: VerifierEnv, proto: HelperProto, meta: CallMeta) -> RegState:
     reg = _new_pointer(env, st.PTR_TO_BTF_ID | proto.ret_type & ~st.BASE_TYPE_MASK)
-    reg.btf_id = proto.id
+    reg.ext = proto.ret_btf
     return reg
 
 

@@ -70,6 +70,7 @@ class MapInfo:
     inner: MapInfo | None = None
     btf_record: dict[str, int] = field(default_factory=dict)
     address: int = 0
+    bypass_spec_v1: bool | None = None  # whether its creator had CAP_PERFMON; None: as the loader
 
     @property
     def log_name(self) -> str:
@@ -156,6 +157,7 @@ class InsnAux:
         "map_off",
         "map_ptr",
         "map_ptr_state",
+        "map_ptr_unpriv",
         "nospec",
         "nospec_result",
         "prune_point",
@@ -184,6 +186,7 @@ class InsnAux:
         self.map_off = 0
         self.map_ptr: MapInfo | None = None
         self.map_ptr_state: Any = 0
+        self.map_ptr_unpriv = False  # that map was created without CAP_PERFMON
         self.nospec = self.nospec_result = False
         self.ptr_type = 0
         self.sanitize_stack_spill = False

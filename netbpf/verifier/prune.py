@@ -10,6 +10,7 @@ Knows states; knows no instruction's meaning.
 from __future__ import annotations
 
 import errno
+from itertools import takewhile
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -341,7 +342,9 @@ class SccCallchain(NamedTuple):
     scc: int
 
     def __str__(self) -> str:
-        return "(" + ",".join(str(i) for i in (*self.callsites, self.scc)) + ")"
+        """As the log has it, where a call at instruction 0 and what follows it are left out."""
+        shown = takewhile(bool, self.callsites)
+        return "(" + ",".join(str(i) for i in (*shown, self.scc)) + ")"
 
 
 def compute_scc_callchain(env: VerifierEnv, state: VerifierState) -> SccCallchain | None:
