@@ -25,7 +25,7 @@ class Sysctl:
 
     unprivileged_bpf_disabled: int = 2
     rmem_default: int = 212_992
-    rmem_max: int = 212_992
+    rmem_max: int = 4_194_304
     optmem_max: int = 131_072
 
 

@@ -34,14 +34,33 @@ LOOPBACK_MTU: Final = 65536
 VLAN_VID_MASK: Final = 0xFFF
 
 
+SK_BUFF_BYTES: Final = 256  # sizeof(struct sk_buff), aligned
+SHARED_INFO_BYTES: Final = 320  # struct skb_shared_info behind the data
+HEAD_SIZES: Final = (576, 1024, 2048, 4096, 8192)  # what the allocator gives a head
+PAGE_BYTES: Final = 4096
+# headroom, and the bytes in the head of a packet that does not fit a page
+WRITTEN_TO_TAP: Final = (64, PAGE_BYTES - SHARED_INFO_BYTES - 64)
+SENT_BY_SOCKET: Final = (16, ETH_HLEN)
+
+
+def skb_truesize(length: int, headroom: int, linear: int) -> int:
+    """skb->truesize: the sk_buff, its head, and pages for what is not in the head. As SO_MEMINFO of 6.18 showed it."""
+    if headroom + length < PAGE_BYTES:
+        linear = length
+    linear = min(linear, length)
+    wanted = -(-(headroom + linear) // 64) * 64 + SHARED_INFO_BYTES
+    head = next(size for size in HEAD_SIZES if size >= wanted)
+    return SK_BUFF_BYTES + head + -(-(length - linear) // PAGE_BYTES) * PAGE_BYTES
+
+
 class PacketHook(Protocol):
     """Who gets packets: a packet socket. ``ifindex`` 0 is every device, ``protocol`` 0 none."""
 
     ifindex: int
     protocol: int
 
-    def packet_rcv(self, skb: SkBuff, device: NetDevice) -> None:
-        """Take, or leave, a packet that the hook must not change."""
+    def packet_rcv(self, skb: SkBuff, device: NetDevice, truesize: int) -> None:
+        """Take, or leave, a packet that the hook must not change; ``truesize`` is what it counts against a receive buffer."""
 
 
 @dataclass(eq=False)
@@ -63,7 +82,8 @@ class NetDevice:
 
     def deliver(self, frame: bytes | Record) -> bool:
         """A frame comes in: False where the kernel drops it before any socket could see it. Raises BpfError(ENETDOWN)."""
-        skb = receive(self._record(frame, 0), self._receiving())
+        record = self._record(frame, 0)
+        skb = receive(record, self._receiving())
         if not self.up:
             raise BpfError(errno.ENETDOWN)
         if skb is None:
@@ -71,7 +91,7 @@ class NetDevice:
         skb.dev_type = self.type
         if self.type == ARPHRD_LOOPBACK and skb.pkt_type == PACKET_BROADCAST:
             skb.pkt_type = PACKET_MULTICAST  # lo's broadcast address is all zeros
-        self.network.receive(skb, self)
+        self.network.receive(skb, self, self._truesize(record.wirelen))
         return True
 
     def deliver_all(self, packets: Iterable[bytes | Record]) -> int:
@@ -86,13 +106,18 @@ class NetDevice:
             raise BpfError(errno.ENETDOWN)
         record = self._record(packet, 2)
         self._check_length(record.data)
-        self.network.show_outgoing(self._outgoing(record), self, origin)
+        self.network.show_outgoing(self._outgoing(record), self, self._truesize(record.wirelen), origin)
         if self.type == ARPHRD_LOOPBACK:
             self.deliver(record._replace(direction=1))
         elif self.peer is not None:
             self.peer.deliver(record._replace(direction=1))
         else:
             self.sent.append(record.data)
+
+    def _truesize(self, length: int) -> int:
+        """What a frame that came from a TAP, or was sent by a packet socket into lo or a pair, counts."""
+        sent = self.type == ARPHRD_LOOPBACK or self.peer is not None
+        return skb_truesize(length, *(SENT_BY_SOCKET if sent else WRITTEN_TO_TAP))
 
     def _check_length(self, frame: bytes) -> None:
         """What a packet socket may send: a whole Ethernet header, no more than the MTU behind it (and behind one tag)."""
@@ -184,23 +209,23 @@ class Network:
     def remove_hook(self, hook: PacketHook) -> None:
         self._hooks.remove(hook)
 
-    def receive(self, skb: SkBuff, device: NetDevice) -> None:
+    def receive(self, skb: SkBuff, device: NetDevice, truesize: int) -> None:
         """__netif_receive_skb_core: those who want every packet, then those who want its protocol. The latter see a packet of
         a VLAN nobody here is on as somebody else's, its tag gone."""
         for hook in self._taking(ETH_P_ALL, device):
-            hook.packet_rcv(skb, device)
+            hook.packet_rcv(skb, device, truesize)
         later = self._taking(skb.protocol, device) if skb.protocol != ETH_P_ALL else []
         if later and skb.vlan_present:
             other = PACKET_OTHERHOST if skb.vlan_tci & VLAN_VID_MASK else skb.pkt_type
             skb = replace(skb, vlan_present=0, vlan_tci=0, vlan_proto=0, pkt_type=other)
         for hook in later:
-            hook.packet_rcv(skb, device)
+            hook.packet_rcv(skb, device, truesize)
 
-    def show_outgoing(self, skb: SkBuff, device: NetDevice, origin: PacketHook | None) -> None:
+    def show_outgoing(self, skb: SkBuff, device: NetDevice, truesize: int, origin: PacketHook | None) -> None:
         """dev_queue_xmit_nit: only those who want every packet see what goes out, and not who sent it."""
         for hook in self._taking(ETH_P_ALL, device):
             if hook is not origin:
-                hook.packet_rcv(skb, device)
+                hook.packet_rcv(skb, device, truesize)
 
     def _taking(self, protocol: int, device: NetDevice) -> list[PacketHook]:
         return [h for h in self._hooks if h.protocol == protocol and h.ifindex in (0, device.ifindex)]

@@ -14,24 +14,13 @@ from netbpf.abi.net import ETH_HLEN, PACKET_OUTGOING, VLAN_HLEN, VLAN_PROTOCOLS
 from netbpf.errors import BpfError
 from netbpf.host.sim.filter import SocketFilter
 from netbpf.host.sim.machine import Machine
-from netbpf.host.sim.network import NetDevice, Network
+from netbpf.host.sim.network import SK_BUFF_BYTES, NetDevice, Network
 from netbpf.host.sim.objects import KObject
 from netbpf.packet.skbuff import SkBuff
 
-SK_BUFF_BYTES: Final = 256  # sizeof(struct sk_buff), aligned
-SHARED_INFO_BYTES: Final = 320
-HEADROOM_BYTES: Final = 66  # NET_SKB_PAD + NET_IP_ALIGN
-CACHE_LINE: Final = 64
 MIN_RCVBUF: Final = 2048 + SK_BUFF_BYTES
 AUXDATA = Struct("<IIIHHHH")  # struct tpacket_auxdata
 STATISTICS = Struct("<II")  # struct tpacket_stats
-
-
-class WouldBlockError(BpfError, BlockingIOError):
-    """EAGAIN, as code that drains a ``socket.socket`` expects it."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.EAGAIN)
 
 
 class Queued(NamedTuple):
@@ -91,7 +80,7 @@ class PacketSocket(KObject):
             self.network.remove_hook(self)
 
     # --- receive --------------------------------------------------------------------------------------------------------
-    def packet_rcv(self, skb: SkBuff, device: NetDevice) -> None:
+    def packet_rcv(self, skb: SkBuff, device: NetDevice, truesize: int) -> None:
         """The filter's verdict, the buffer's room, the queue."""
         if self.ignore_outgoing and skb.pkt_type == PACKET_OUTGOING:
             return
@@ -104,14 +93,14 @@ class PacketSocket(KObject):
                 self.drops += 1
                 self.rxq_drops += 1
                 return
-            self._enqueue(skb, device, min(skb.len, verdict))
+            self._enqueue(skb, device, truesize, min(skb.len, verdict))
 
     def _seen_by(self, skb: SkBuff) -> SkBuff:
         """A view of its own: its cb, and for SOCK_DGRAM no link header."""
         data_off = skb.network_header if self.type == so.SOCK_DGRAM else skb.mac_header
         return replace(skb, data_off=data_off, len=skb.len - (data_off - skb.data_off), cb=bytearray(20))
 
-    def _enqueue(self, skb: SkBuff, device: NetDevice, snaplen: int) -> None:
+    def _enqueue(self, skb: SkBuff, device: NetDevice, truesize: int, snaplen: int) -> None:
         at = skb.data_off
         data = skb.head[at : at + snaplen]
         protocol, vlan = skb.protocol, (skb.vlan_tci, skb.vlan_proto) if skb.vlan_present else None
@@ -126,7 +115,7 @@ class PacketSocket(KObject):
             pkt_type=skb.pkt_type,
             network_offset=skb.network_header - at,
             vlan=vlan,
-            truesize=truesize(len(skb.head)),
+            truesize=truesize,
             source=skb.head[6:12] if skb.network_header >= ETH_HLEN else b"",
         )
         self.packets += 1
@@ -135,10 +124,11 @@ class PacketSocket(KObject):
         self.readable.notify()
 
     def take(self, peek: bool, wait: bool, timeout_s: float | None) -> Queued:
-        """The next packet; ``peek`` leaves it. Raises WouldBlockError where there is none and it may not wait, TimeoutError."""
+        """The next packet; ``peek`` leaves it. Raises BpfError(EAGAIN) where
+        there is none and it may not wait, TimeoutError."""
         with self.readable:
             if not self.queue and not wait:
-                raise WouldBlockError
+                raise BpfError(errno.EAGAIN)
             if not self.readable.wait_for(lambda: self.queue or not self.refs, timeout_s):
                 raise TimeoutError("timed out")
             if not self.queue:
@@ -184,9 +174,3 @@ def auxdata(packet: Queued) -> bytes:
         tci, tpid = packet.vlan
         status |= so.TP_STATUS_VLAN_VALID | so.TP_STATUS_VLAN_TPID_VALID
     return AUXDATA.pack(status, packet.origlen, len(packet.data), 0, packet.network_offset & 0xFFFF, tci, tpid)
-
-
-def truesize(frame_bytes: int) -> int:
-    """What a received frame counts against SO_RCVBUF: its buffer, the shared info, the sk_buff."""
-    buffer = -(-(frame_bytes + HEADROOM_BYTES) // CACHE_LINE) * CACHE_LINE
-    return buffer + SHARED_INFO_BYTES + SK_BUFF_BYTES

@@ -16,24 +16,20 @@ from netbpf.abi import sockopt as so
 from netbpf.errors import BpfError
 from netbpf.host.sim.machine import Task
 from netbpf.host.sim.packet_socket import MIN_RCVBUF, PacketSocket, auxdata
+from netbpf.host.sim.socket_errors import as_socket_error
 
 _INT = Struct("<i")
 _TYPES: Final = frozenset({so.SOCK_DGRAM, so.SOCK_RAW})
-_RECV_FLAGS: Final = so.MSG_PEEK | so.MSG_TRUNC | so.MSG_DONTWAIT | so.MSG_CMSG_CLOEXEC
+_RECV_FLAGS: Final = so.MSG_PEEK | so.MSG_TRUNC | so.MSG_DONTWAIT | so.MSG_ERRQUEUE | so.MSG_CMSG_CLOEXEC
+CMSG_HEADER_BYTES: Final = 16  # struct cmsghdr
 PacketAddress = tuple[str, int, int, int, bytes]
-
-
-class NotPermittedError(BpfError, PermissionError):
-    """EPERM, as code that opens a ``socket.socket`` expects it."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.EPERM)
 
 
 def ntohs(value: int) -> int:
     return (value & 0xFF) << 8 | (value >> 8) & 0xFF
 
 
+@as_socket_error
 def open_socket(task: Task, family: int, sock_type: int, proto: int) -> SimSocket:
     """socket(2). ``proto`` of AF_PACKET is in network order, as for the system call. Raises BpfError."""
     if family != so.AF_PACKET:
@@ -41,7 +37,7 @@ def open_socket(task: Task, family: int, sock_type: int, proto: int) -> SimSocke
     if sock_type & ~(so.SOCK_TYPE_MASK | so.SOCK_NONBLOCK | so.SOCK_CLOEXEC):
         raise BpfError(errno.EINVAL)
     if "CAP_NET_RAW" not in task.caps:
-        raise NotPermittedError
+        raise BpfError(errno.EPERM)
     kind = sock_type & so.SOCK_TYPE_MASK
     if kind not in _TYPES:
         raise BpfError(errno.ESOCKTNOSUPPORT)
@@ -77,6 +73,7 @@ class SimSocket:
         fd, self._fd = self._fd, -1
         return fd
 
+    @as_socket_error
     def dup(self) -> SimSocket:
         """Another descriptor of the same socket."""
         self._sock()
@@ -95,23 +92,27 @@ class SimSocket:
         return obj
 
     # --- where it listens -----------------------------------------------------------------------------------------------
+    @as_socket_error
     def bind(self, address: tuple[Any, ...]) -> None:
         """``(device name, protocol)``, as Python has AF_PACKET addresses; the protocol in host order. Raises BpfError(ENODEV)."""
         sock, name = self._sock(), address[0]
-        ifindex = self._task.network.device(name).ifindex if name else 0
-        sock.bind(ifindex, address[1] if len(address) > 1 else 0)
+        sock.bind(self._task.network.device(name).ifindex, address[1] if len(address) > 1 else 0)
 
+    @as_socket_error
     def getsockname(self) -> PacketAddress:
         sock = self._sock()
         device = self._task.network.by_index(sock.ifindex)
         return (device.name, sock.protocol, 0, device.type, device.mac) if device else ("", sock.protocol, 0, 0, b"")
 
+    @as_socket_error
     def getpeername(self) -> PacketAddress:
         raise BpfError(errno.EOPNOTSUPP)
 
+    @as_socket_error
     def listen(self, backlog: int = 0) -> None:
         raise BpfError(errno.EOPNOTSUPP)
 
+    @as_socket_error
     def shutdown(self, how: int) -> None:
         raise BpfError(errno.EOPNOTSUPP)
 
@@ -144,12 +145,14 @@ class SimSocket:
         """Bytes written; with MSG_TRUNC the packet's length even where that is more."""
         return self.recvfrom_into(buffer, nbytes, flags)[0]
 
+    @as_socket_error
     def recvfrom_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> tuple[int, PacketAddress]:
         room = memoryview(buffer)[: nbytes or len(buffer)]
         packet, data, _, address = self._receive(len(room), flags)
         room[: len(data)] = data
         return (packet if flags & so.MSG_TRUNC else len(data)), address
 
+    @as_socket_error
     def recvmsg(
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0
     ) -> tuple[bytes, list[tuple[int, int, bytes]], int, PacketAddress]:
@@ -157,6 +160,7 @@ class SimSocket:
         _, data, (control, told), address = self._receive(bufsize, flags, ancbufsize)
         return data, control, told, address
 
+    @as_socket_error
     def recvmsg_into(
         self, buffers: Sequence[bytearray | memoryview], ancbufsize: int = 0, flags: int = 0
     ) -> tuple[int, list[tuple[int, int, bytes]], int, PacketAddress]:
@@ -176,19 +180,28 @@ class SimSocket:
         if flags & ~_RECV_FLAGS:
             raise BpfError(errno.EINVAL)
         sock = self._sock()
-        wait = not flags & so.MSG_DONTWAIT and self._timeout != 0.0
-        packet = sock.take(bool(flags & so.MSG_PEEK), wait, self._timeout or None)
+        if flags & so.MSG_ERRQUEUE:  # nothing is ever put there
+            raise BpfError(errno.EAGAIN)
+        wait = bool(self._timeout) or (self._timeout is None and not flags & so.MSG_DONTWAIT)  # Python: the timeout first
+        packet = sock.take(bool(flags & so.MSG_PEEK), wait, self._timeout)
         data = packet.data[:bufsize]
         told = so.MSG_TRUNC if len(packet.data) > bufsize else 0
-        control = [(so.SOL_PACKET, so.PACKET_AUXDATA, auxdata(packet))] if sock.auxdata and ancbufsize else []
+        control: list[tuple[int, int, bytes]] = []
+        if sock.auxdata:
+            whole = auxdata(packet)
+            room = max(ancbufsize - CMSG_HEADER_BYTES, 0)
+            told |= so.MSG_CTRUNC if room < len(whole) else 0
+            control = [(so.SOL_PACKET, so.PACKET_AUXDATA, whole[:room])] if ancbufsize >= CMSG_HEADER_BYTES else []
         address = (packet.device.name, packet.protocol, packet.pkt_type, packet.device.type, packet.source)
         return len(packet.data), data, (control, told), address
 
     # --- sending ----------------------------------------------------------------------------------------------------------
+    @as_socket_error
     def send(self, data: bytes, flags: int = 0) -> int:
         """A frame out of the device it is bound to. Raises BpfError(ENXIO) where it is bound to none."""
         return self._transmit(data, self._sock().ifindex)
 
+    @as_socket_error
     def sendto(self, data: bytes, address: tuple[Any, ...]) -> int:
         """A frame out of the device that ``address`` names."""
         return self._transmit(data, self._task.network.device(address[0]).ifindex)
@@ -203,6 +216,7 @@ class SimSocket:
         return len(data)
 
     # --- options ----------------------------------------------------------------------------------------------------------
+    @as_socket_error
     def setsockopt(self, level: int, optname: int, value: int | bytes | None, optlen: int | None = None) -> None:
         """setsockopt(2). Raises BpfError."""
         sock, raw = self._sock(), _INT.pack(_signed(value)) if isinstance(value, int) else value
@@ -213,6 +227,7 @@ class SimSocket:
             raise BpfError(errno.EINVAL)
         setter(self._task, sock, bytes(raw))
 
+    @as_socket_error
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
         """An int, or bytes where ``buflen`` is given. Raises BpfError."""
         getter = _GETTERS.get((level, optname))
@@ -278,7 +293,7 @@ _GETTERS: Final[dict[tuple[int, int], Callable[[PacketSocket], bytes]]] = {
     (so.SOL_SOCKET, so.SO_RCVBUF): _get_int(lambda s: s.rcvbuf),
     (so.SOL_SOCKET, so.SO_TYPE): _get_int(lambda s: s.type),
     (so.SOL_SOCKET, so.SO_DOMAIN): _get_int(lambda s: so.AF_PACKET),
-    (so.SOL_SOCKET, so.SO_PROTOCOL): _get_int(lambda s: ntohs(s.protocol)),
+    (so.SOL_SOCKET, so.SO_PROTOCOL): _get_int(lambda s: 0),  # what it listens to is getsockname's to tell
     (so.SOL_SOCKET, so.SO_ERROR): _get_int(lambda s: s.error),
     (so.SOL_PACKET, so.PACKET_AUXDATA): _get_int(lambda s: int(s.auxdata)),
     (so.SOL_PACKET, so.PACKET_IGNORE_OUTGOING): _get_int(lambda s: int(s.ignore_outgoing)),
