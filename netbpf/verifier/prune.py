@@ -434,7 +434,7 @@ def update_peak_states(env: VerifierEnv) -> None:
 
 
 def _maybe_free(env: VerifierEnv, state: VerifierState) -> None:
-    if state.in_free_list and not state.branches:
+    if state.in_free_list and not state.branches and not incomplete_read_marks(env, state):
         env.free_list_size -= 1
         state.in_free_list = False
 
