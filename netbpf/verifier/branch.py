@@ -437,10 +437,11 @@ def _lift_null_by_equality(insn: Instruction, regs: list[RegState], other_regs: 
     equal_regs[regno] = lifted
 
 
-def _compares_with_null(insn: Instruction, dst: RegState, src: RegState) -> bool:
-    if insn.code & 0xF0 not in (op.BPF_JEQ, op.BPF_JNE) or insn.code & 7 == op.BPF_JMP32:
+def _compares_with_null(insn: Instruction, dst: RegState) -> bool:
+    """``== 0`` or ``!= 0``, written as an immediate: a register that is zero is not looked at."""
+    if insn.code not in (op.BPF_JMP | op.BPF_JEQ, op.BPF_JMP | op.BPF_JNE) or insn.imm:
         return False
-    return bool(dst.type & st.PTR_MAYBE_NULL) and src.type == SCALAR_VALUE and src.var_off == st.TNUM_ZERO
+    return bool(dst.type & st.PTR_MAYBE_NULL)
 
 
 def _both_ways(env: VerifierEnv, insn: Instruction, this_branch: VerifierState, src: RegState) -> None:
@@ -459,7 +460,7 @@ def _both_ways(env: VerifierEnv, insn: Instruction, this_branch: VerifierState, 
     dst = regs[insn.dst]
     if by_register:
         src = regs[insn.src]
-    if _compares_with_null(insn, dst, src):
+    if _compares_with_null(insn, dst):
         mark_ptr_or_null_regs(env, this_branch, insn.dst, insn.code & 0xF0 == op.BPF_JNE)
         mark_ptr_or_null_regs(env, other_branch, insn.dst, insn.code & 0xF0 == op.BPF_JEQ)
     elif not try_match_pkt_pointers(insn, dst, src, this_branch, other_branch) and is_pointer_value(env, insn.dst):
