@@ -266,12 +266,12 @@ def _percpu_btf_id(env: VerifierEnv, arg: Arg) -> None:
 
 def _kptr(env: VerifierEnv, arg: Arg) -> None:
     """No map here holds a kernel pointer: its type could only be told by the kernel's own BTF."""
-    if arg.reg.var_off.mask:
-        text = f"R{arg.regno} doesn't have constant offset. kptr has to be at the constant offset\n"
-        raise _refuse(env, text, errno.EINVAL)
     info = arg.reg.map_ptr
     if not info.spec.btf_value_type_id and not info.btf_record:
         raise _refuse(env, f"map '{info.log_name}' has to have BTF in order to use bpf_kptr_xchg\n", errno.EINVAL)
+    if arg.reg.var_off.mask:
+        text = f"R{arg.regno} doesn't have constant offset. kptr has to be at the constant offset\n"
+        raise _refuse(env, text, errno.EINVAL)
     raise _refuse(env, f"map '{info.log_name}' has no valid kptr\n", errno.EINVAL)
 
 

@@ -281,6 +281,13 @@ _RETURNS: Final[dict[int, Callable[[VerifierEnv, HelperProto, CallMeta], RegStat
 }
 
 
+def _acquires(func_id: int, info: MapInfo | None) -> bool:
+    """is_acquire_function: whether R0 is a reference that must be given back."""
+    if func_id == FUNC_map_lookup_elem:
+        return info is not None and info.spec.map_type in (MapType.SOCKMAP, MapType.SOCKHASH)
+    return func_id in _ACQUIRES
+
+
 def _return_value(env: VerifierEnv, proto: HelperProto, meta: CallMeta, insn_idx: int) -> RegState:
     reg = _RETURNS[proto.ret_type & st.BASE_TYPE_MASK](env, proto, meta)
     if reg.type & st.PTR_MAYBE_NULL:
@@ -288,7 +295,7 @@ def _return_value(env: VerifierEnv, proto: HelperProto, meta: CallMeta, insn_idx
     if proto.id == FUNC_dynptr_data:
         reg.ext = Dynptr(0, False, meta.dynptr_id)
         reg.ref_obj_id = meta.ref_obj_id
-    elif proto.id in _ACQUIRES:
+    elif _acquires(proto.id, meta.map_ptr):
         reg.id = reg.ref_obj_id = acquire_reference(env, insn_idx)
     return reg
 

@@ -209,6 +209,8 @@ def format_reg_state(env: VerifierEnv, func: FuncState, reg: RegState) -> str:
     text = precise + reg_type_str(env, t)
     if t == st.PTR_TO_ARENA:
         return text
+    if t & st.BASE_TYPE_MASK == st.PTR_TO_BTF_ID:
+        text += reg.ext
     if t == st.PTR_TO_STACK:
         if func.frameno != reg.frameno:
             text += f"[{reg.frameno}]"

@@ -353,7 +353,7 @@ def _access_ctx(
     if reg_type == st.SCALAR_VALUE:
         mark_reg_unknown(env, regs, value_regno)
         return
-    pointer = known_reg(0).copy()
+    pointer = known_reg(0, regs[value_regno].precise or not env.bpf_capable).copy()
     pointer.type = reg_type
     if reg_type & st.PTR_MAYBE_NULL:
         pointer.id = env.new_id()
@@ -451,6 +451,8 @@ def _access(
         _access_sock(env, reg, regno, off, size, kind, value_regno)
     elif t == st.CONST_PTR_TO_MAP:
         check_ptr_to_map_access(env, reg, regno, off, size, kind, value_regno)
+    elif t & (st.BASE_TYPE_MASK | st.PTR_MAYBE_NULL) == st.PTR_TO_BTF_ID:
+        raise _refuse(env, f"R{regno} access to struct {reg.ext} needs the kernel's BTF\n")
     else:
         raise _refuse(env, f"R{regno} invalid mem access '{reg_type_str(env, t)}'\n")
 

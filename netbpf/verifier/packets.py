@@ -37,14 +37,14 @@ def _func_pointer(env: VerifierEnv, insn: Instruction) -> RegState:
         raise _refuse(env, "missing btf func_info\n")
     if env.subprogs[subprog].is_global:
         raise _refuse(env, "callback function not static\n")
-    reg = known_reg(0).copy()
+    reg = known_reg(0, not env.bpf_capable).copy()
     reg.type, reg.subprogno = st.PTR_TO_FUNC, subprog
     return reg
 
 
 def _map_pointer(env: VerifierEnv, insn: Instruction) -> RegState:
     aux = env.insn_aux[env.insn_idx]
-    reg = known_reg(0).copy()
+    reg = known_reg(0, not env.bpf_capable).copy()
     reg.map_ptr = env.maps[aux.map_index]
     if insn.src in _MAP_VALUES:
         reg.type, reg.off = st.PTR_TO_MAP_VALUE, aux.map_off

@@ -316,27 +316,12 @@ def _check_readable(env: VerifierEnv, kinds: bytes, off: int, size: int, spill_o
         raise _refuse(env, f"invalid read from stack off {off}+{i} size {size}\n")
 
 
-def _fill_whole(env: VerifierEnv, frame: FuncState, spi: int, dst_regno: int) -> None:
-    """Eight bytes of an eight-byte spill: the register comes back as it went."""
-    slot = frame.stack[spi]
-    reg = slot.spilled_ptr
-    if env.bpf_capable:
-        linked = assign_scalar_id_before_mov(env, reg)
-        if linked is not reg:
-            frame.stack[spi] = StackSlot(slot.slot_type, linked)
-            reg = linked
-    cur_regs(env)[dst_regno] = reg
-
-
 def _fill_part(env: VerifierEnv, frame: FuncState, spi: int, off: int, size: int, spill_size: int, dst_regno: int) -> bool:
     """Some bytes of a slot that holds a spilled scalar. False when the value is not the spilled one's."""
     slot = frame.stack[spi]
     reg = slot.spilled_ptr
     regs = cur_regs(env)
     if size <= spill_size and not off % BPF_REG_SIZE:
-        if env.bpf_capable and size == 4 and spill_size == 4 and reg_width(reg) <= 32:
-            reg = assign_scalar_id_before_mov(env, reg)
-            frame.stack[spi] = StackSlot(slot.slot_type, reg)
         if reg.id and reg_width(reg) > size * 8:
             reg = reg.copy()
             reg.id = 0
@@ -361,7 +346,7 @@ def _read_spill(env: VerifierEnv, frame: FuncState, spi: int, off: int, size: in
     spill_size = BPF_REG_SIZE - len(kinds.rstrip(_SPILL_BYTE))
     if size == BPF_REG_SIZE and spill_size == BPF_REG_SIZE:
         if dst_regno >= 0:
-            _fill_whole(env, frame, spi, dst_regno)
+            cur_regs(env)[dst_regno] = reg
         elif reg.type != SCALAR_VALUE and not env.allow_ptr_leaks:
             raise _refuse(env, f"leaking pointer from stack off {off}\n")
         return True
