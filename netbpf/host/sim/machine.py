@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from netbpf.abi.caps import IMPLIED_BY_SYS_ADMIN
 from netbpf.env import Env, SystemEnv
@@ -17,6 +17,8 @@ from netbpf.host.memory import UserMemory
 from netbpf.host.sim.fdtable import FdTable, File
 from netbpf.host.sim.network import Network
 from netbpf.host.sim.objects import BtfObject, IdTable, KObject, MapObject, ProgObject
+
+BPFFS: Final = "/sys/fs/bpf"
 
 
 @dataclass(slots=True)
@@ -43,7 +45,7 @@ class Machine:
     progs: IdTable[ProgObject] = field(default_factory=IdTable)
     btfs: IdTable[BtfObject] = field(default_factory=IdTable)
     network: Network = field(default_factory=Network)
-    pins: dict[str, KObject | None] = field(default_factory=dict)  # None is a directory
+    pins: dict[str, KObject | None] = field(default_factory=lambda: {BPFFS: None})  # None is a directory
 
     def has_device(self, ifindex: int) -> bool:
         """Whether a network device has this number."""
