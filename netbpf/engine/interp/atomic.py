@@ -9,7 +9,7 @@ from collections.abc import Callable
 from operator import add, and_, or_, xor
 from typing import Final
 
-from netbpf.engine.interp.machine import Op, Regs
+from netbpf.engine.interp.machine import Machine, Op, Regs
 from netbpf.engine.interp.memory import ACCESS_ERRORS, NUMBER_SHIFT, OFFSET_MASK, SIZE_MASK, UINT
 from netbpf.engine.interp.memory_ops import load, store_x
 from netbpf.engine.interp.site import Maker, Site
@@ -44,51 +44,50 @@ def atomic(site: Site) -> Op:
     return _compare_exchange(site) if kind == op.BPF_CMPXCHG else _modify(site)
 
 
-Touch = Callable[[memoryview, int, Regs], None]
-
-
 def _modify(site: Site) -> Op:
     """*(size *)(dst + off) OP= src; with BPF_FETCH src becomes what was there before."""
-    src, size, fetch = site.insn.src, SIZE_BYTES[op.bpf_size(site.insn.code)], site.insn.imm & op.BPF_FETCH
+    dst, src, off, next_pc = site.insn.dst, site.insn.src, site.insn.off, site.next_pc
+    size, fetch, machine = SIZE_BYTES[op.bpf_size(site.insn.code)], site.insn.imm & op.BPF_FETCH, site.machine
     apply, mask = MODIFY[site.insn.imm & ~op.BPF_FETCH], SIZE_MASK[size]
-    unpack, pack = UINT[size].unpack_from, UINT[size].pack_into
-
-    def touch(view: memoryview, at: int, regs: Regs) -> None:
-        old = unpack(view, at)[0]
-        pack(view, at, apply(old, regs[src]) & mask)
-        if fetch:
-            regs[src] = old
-
-    return _at_address(site, size, touch)
-
-
-def _compare_exchange(site: Site) -> Op:
-    """If *(size *)(dst + off) is R0, src takes its place; R0 becomes what was there before."""
-    src, size = site.insn.src, SIZE_BYTES[op.bpf_size(site.insn.code)]
-    unpack, pack, mask = UINT[size].unpack_from, UINT[size].pack_into, SIZE_MASK[size]
-
-    def touch(view: memoryview, at: int, regs: Regs) -> None:
-        old = unpack(view, at)[0]
-        pack(view, at, (regs[src] if old == regs[BPF_REG_0] & mask else old) & mask)
-        regs[BPF_REG_0] = old
-
-    return _at_address(site, size, touch)
-
-
-def _at_address(site: Site, size: int, touch: Touch) -> Op:
-    """Find the bytes at dst + off, as ``memory_ops`` does, and ``touch`` them."""
-    dst, off, next_pc = site.insn.dst, site.insn.off, site.next_pc
-    buffers, locate = site.machine.memory.buffers, site.machine.memory.buffer
+    unpack, pack, buffers = UINT[size].unpack_from, UINT[size].pack_into, site.machine.memory.buffers
 
     def run(regs: Regs) -> int:
         address = regs[dst] + off
         try:
-            touch(buffers[address >> NUMBER_SHIFT], address & OFFSET_MASK, regs)
+            view, at = buffers[address >> NUMBER_SHIFT], address & OFFSET_MASK
+            old = unpack(view, at)[0]
+            pack(view, at, apply(old, regs[src]) & mask)
         except ACCESS_ERRORS:
-            touch(*locate(u64(address), size, "atomic access"), regs)
+            view, at = locate(machine, address, size)
+            old = unpack(view, at)[0]
+            pack(view, at, apply(old, regs[src]) & mask)
+        if fetch:
+            regs[src] = old
         return next_pc
 
     return run
+
+
+def _compare_exchange(site: Site) -> Op:
+    """If *(size *)(dst + off) is R0, src takes its place; R0 becomes what was there before."""
+    dst, src, off, next_pc = site.insn.dst, site.insn.src, site.insn.off, site.next_pc
+    size, machine = SIZE_BYTES[op.bpf_size(site.insn.code)], site.machine
+    unpack, pack, mask = UINT[size].unpack_from, UINT[size].pack_into, SIZE_MASK[size]
+
+    def run(regs: Regs) -> int:
+        view, at = locate(machine, regs[dst] + off, size)
+        old = unpack(view, at)[0]
+        if old == regs[BPF_REG_0] & mask:
+            pack(view, at, regs[src] & mask)
+        regs[BPF_REG_0] = old
+        return next_pc
+
+    return run
+
+
+def locate(machine: Machine, address: int, size: int) -> tuple[memoryview, int]:
+    """The bytes to change, looked for the slow way. Raises Fault."""
+    return machine.memory.buffer(u64(address), size, "atomic access")
 
 
 def _makers() -> dict[int, Maker]:

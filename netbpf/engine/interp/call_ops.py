@@ -12,7 +12,7 @@ from netbpf.engine.interp.alu import constant
 from netbpf.engine.interp.machine import CLOBBERED, END_OF_RUN, Op, Regs
 from netbpf.engine.interp.memory import CODE_ADDRESS, CODE_NUMBER, NUMBER_SHIFT, Fault
 from netbpf.engine.interp.site import Maker, Site
-from netbpf.ints import u32, u64
+from netbpf.ints import U64_MAX, u32, u64
 from netbpf.isa import opcodes as op
 from netbpf.isa.opcodes import BPF_REG_0
 
@@ -37,9 +37,8 @@ def _call_helper(site: Site) -> Op:
     body = helper_body(site.insn.imm)
 
     def run(regs: Regs) -> int:
-        result = body(machine, *regs[1:6])
+        regs[BPF_REG_0] = body(machine, regs[1], regs[2], regs[3], regs[4], regs[5]) & U64_MAX
         regs[1:6] = CLOBBERED
-        regs[BPF_REG_0] = u64(result)
         return next_pc
 
     return run
@@ -83,9 +82,8 @@ def call_register(site: Site) -> Op:
             body = helper_body(callee)
         except UnsupportedProgram as refusal:
             raise Fault(str(refusal), callee) from None
-        result = body(machine, *regs[1:6])
+        regs[BPF_REG_0] = body(machine, regs[1], regs[2], regs[3], regs[4], regs[5]) & U64_MAX
         regs[1:6] = CLOBBERED
-        regs[BPF_REG_0] = u64(result)
         return next_pc
 
     return run

@@ -7,8 +7,9 @@ targets of tail calls behind it, each ended by an op that faults. An op is ``op(
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
+from netbpf.engine.handle import map_struct
 from netbpf.engine.interp.context import Context, is_context
 from netbpf.engine.interp.memory import (
     CODE_ADDRESS,
@@ -38,6 +39,7 @@ MAX_CALL_FRAMES: Final = len(FRAME_NUMBERS)
 MAX_TAIL_CALL_CNT: Final = 33
 BPF_MAX_LOOPS: Final = 8 * 1024 * 1024
 FRAME_TOPS: Final = tuple((number << NUMBER_SHIFT) + MAX_BPF_STACK for number in FRAME_NUMBERS)
+VIEW_FORMATS: Final[dict[int, Literal["B", "H", "I", "Q"]]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 FRESH_FRAME: Final = bytes(MAX_BPF_STACK)
 FRESH_REGS: Final = (0, CTX_ADDRESS, 0, 0, 0, 0, 0, 0, 0, 0, FRAME_TOPS[0])
 CLOBBERED: Final = (0xDEAD_0000_0000_0001,) * 5
@@ -71,14 +73,19 @@ class MapHandle(NamedTuple):
 
 
 class Machine:
-    """A loaded program's state between and during runs. ``loop`` runs ops from a pc until one ends the run."""
+    """A loaded program's state between and during runs. ``loop`` runs ops from a pc until one ends the run.
+
+    ``frame_views`` has, by size of an access and value of R10, the frame as an array of numbers of that size, in the machine's
+    own order, which must be little-endian.
+    """
 
     __slots__ = (
         "_handles",
         "context",
         "cpu",
         "env",
-        "frame_buffers",
+        "frame_bytes",
+        "frame_views",
         "frames",
         "handles",
         "hook",
@@ -103,10 +110,12 @@ class Machine:
         self.regs: Regs = list(FRESH_REGS)
         self.memory = AddressSpace()
         self.context = Context(self.memory, prog_type)
-        self.frame_buffers: dict[int, memoryview] = {}
+        self.frame_views: dict[int, dict[int, memoryview]] = {size: {} for size in VIEW_FORMATS}
         for depth, number in enumerate(FRAME_NUMBERS):
             self.memory.add(f"stack frame {depth}", bytearray(MAX_BPF_STACK), number=number)
-            self.frame_buffers[FRAME_TOPS[depth]] = self.memory.buffers[number]
+            for size, views in self.frame_views.items():
+                views[FRAME_TOPS[depth]] = self.memory.buffers[number].cast(VIEW_FORMATS[size])
+        self.frame_bytes = self.frame_views[1]
         self.frames: list[tuple[int, int, int, int, int, int]] = []
         self.ops: list[Op] = []
         self.links: list[Link] = []
@@ -129,7 +138,7 @@ class Machine:
         regs[:] = FRESH_REGS
         regs[1], regs[2] = r1, r2
         if self.uses_stack:
-            self.frame_buffers[FRAME_TOPS[0]][:] = FRESH_FRAME
+            self.frame_bytes[FRAME_TOPS[0]][:] = FRESH_FRAME
         self.frames.clear()
         self.loops_left.clear()
         self.tail_calls = 0
@@ -172,7 +181,7 @@ class Machine:
             raise Fault(f"the call stack of {MAX_CALL_FRAMES} frames is used up")
         frames.append((return_pc, regs[6], regs[7], regs[8], regs[9], regs[10]))
         top = regs[10] = FRAME_TOPS[depth]
-        self.frame_buffers[top][:] = FRESH_FRAME
+        self.frame_bytes[top][:] = FRESH_FRAME
         if self.uses_may_goto:
             self.loops_left.pop(top, None)
 
@@ -237,7 +246,7 @@ class Machine:
         """The handle of a map, made when first asked for."""
         known = self._handles.get(id(live))
         if known is None:
-            address = self.memory.add(f"struct bpf_map of {live.spec.name!r}", _map_struct(live), writable=False)
+            address = self.memory.add(f"struct bpf_map of {live.spec.name!r}", map_struct(live), writable=False)
             known = MapHandle(live, address, self.memory.add_map(live))
             self._handles[id(live)] = self.handles[address] = known
         return known
@@ -248,10 +257,3 @@ class Machine:
             return self.handles[address]
         except KeyError:
             raise Fault(f"{address:#x} is not the address of a map", address) from None
-
-
-def _map_struct(live: Map) -> bytes:
-    """The part of struct bpf_map that a program may read through a map pointer: the sizes; kernel pointers read as 0."""
-    spec = live.spec
-    words = (live.map_type, spec.key_size, spec.value_size, spec.max_entries)
-    return bytes(24) + b"".join(w.to_bytes(4, "little") for w in words) + bytes(216)

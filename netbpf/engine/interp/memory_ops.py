@@ -1,6 +1,6 @@
 """LDX, LDX with sign extension, ST, STX: loads and stores of 1, 2, 4, 8 bytes.
 
-Three ways to the same bytes, the first that fits: through R10 at a constant offset the frame's buffer is found by R10 itself;
+Three ways to the same bytes, the first that fits: through R10 at a constant, aligned offset the frame is found by R10 itself;
 where the proof found a context pointer the field is read; anything else goes through ``AddressSpace.buffers``, where an address
 without a region, or too near its end, raises and is looked at again in the slow way, which explains the fault.
 """
@@ -24,7 +24,7 @@ Unpack = Callable[[Any, int], tuple[int, ...]]
 def load(site: Site) -> Op:
     size = SIZE_BYTES[op.bpf_size(site.insn.code)]
     if is_frame_access(site.insn.src, site.insn.off, size):
-        return _load_frame(site, UINT[size].unpack_from)
+        return _load_frame(site, size)
     if site.facts is not None and site.facts.ptr == "ctx":
         return _load_context(site, size)
     return _load_memory(site, UINT[size].unpack_from, size)
@@ -59,12 +59,12 @@ def _load_memory(site: Site, unpack: Unpack, size: int) -> Op:
     return run
 
 
-def _load_frame(site: Site, unpack: Unpack) -> Op:
-    dst, at, next_pc = site.insn.dst, MAX_BPF_STACK + site.insn.off, site.next_pc
-    frames = site.machine.frame_buffers
+def _load_frame(site: Site, size: int) -> Op:
+    dst, at, next_pc = site.insn.dst, (MAX_BPF_STACK + site.insn.off) // size, site.next_pc
+    frames = site.machine.frame_views[size]
 
     def run(regs: Regs) -> int:
-        regs[dst] = unpack(frames[regs[BPF_REG_FP]], at)[0]
+        regs[dst] = frames[regs[BPF_REG_FP]][at]
         return next_pc
 
     return run
@@ -87,15 +87,9 @@ def _load_context(site: Site, size: int) -> Op:
 def store_x(site: Site) -> Op:
     size = SIZE_BYTES[op.bpf_size(site.insn.code)]
     dst, src, off, next_pc = site.insn.dst, site.insn.src, site.insn.off, site.next_pc
-    pack, mask = UINT[size].pack_into, SIZE_MASK[size]
     if is_frame_access(dst, off, size):
-        at, frames = MAX_BPF_STACK + off, site.machine.frame_buffers
-
-        def run_frame(regs: Regs) -> int:
-            pack(frames[regs[BPF_REG_FP]], at, regs[src] & mask)
-            return next_pc
-
-        return run_frame
+        return _store_frame(site, size)
+    pack, mask = UINT[size].pack_into, SIZE_MASK[size]
     buffers, slow = site.machine.memory.buffers, site.machine.store
 
     def run(regs: Regs) -> int:
@@ -109,11 +103,33 @@ def store_x(site: Site) -> Op:
     return run
 
 
+def _store_frame(site: Site, size: int) -> Op:
+    src, at, next_pc = site.insn.src, (MAX_BPF_STACK + site.insn.off) // size, site.next_pc
+    frames, mask = site.machine.frame_views[size], SIZE_MASK[size]
+
+    def run(regs: Regs) -> int:
+        frames[regs[BPF_REG_FP]][at] = regs[src] & mask
+        return next_pc
+
+    def run_whole(regs: Regs) -> int:
+        frames[regs[BPF_REG_FP]][at] = regs[src]
+        return next_pc
+
+    return run_whole if size == 8 else run
+
+
 def store_k(site: Site) -> Op:
     size = SIZE_BYTES[op.bpf_size(site.insn.code)]
-    dst, off, next_pc = site.insn.dst, site.insn.off, site.next_pc
-    pack, value = UINT[size].pack_into, site.insn.imm & SIZE_MASK[size]
-    buffers, slow = site.machine.memory.buffers, site.machine.store
+    dst, off, value, next_pc = site.insn.dst, site.insn.off, site.insn.imm & SIZE_MASK[size], site.next_pc
+    if is_frame_access(dst, off, size):
+        at, frames = (MAX_BPF_STACK + off) // size, site.machine.frame_views[size]
+
+        def run_frame(regs: Regs) -> int:
+            frames[regs[BPF_REG_FP]][at] = value
+            return next_pc
+
+        return run_frame
+    pack, buffers, slow = UINT[size].pack_into, site.machine.memory.buffers, site.machine.store
 
     def run(regs: Regs) -> int:
         address = regs[dst] + off
@@ -128,8 +144,8 @@ def store_k(site: Site) -> Op:
 
 # --- shared -------------------------------------------------------------------------------------------------------------
 def is_frame_access(base: int, off: int, size: int) -> bool:
-    """Whether ``R10 + off`` lies in the current frame for certain."""
-    return base == BPF_REG_FP and -MAX_BPF_STACK <= off <= -size
+    """Whether ``R10 + off`` is an aligned place in the current frame for certain."""
+    return base == BPF_REG_FP and -MAX_BPF_STACK <= off <= -size and not off % size
 
 
 def _makers() -> dict[int, Maker]:

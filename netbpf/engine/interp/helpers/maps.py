@@ -17,8 +17,11 @@ HOLDS_MAPS: Final = frozenset({int(MapType.ARRAY_OF_MAPS), int(MapType.HASH_OF_M
 def map_lookup_elem(m: Machine, map_: int, key: int, r3: int, r4: int, r5: int) -> int:
     """The value's address, an inner map's, or 0."""
     handle = m.handle_at(map_)
-    offset = handle.map.lookup(m.memory.read(key, handle.window.key_size), m.cpu)
-    return _pointer_to(m, handle, offset)
+    live, window = handle.map, handle.window
+    offset = live.lookup(m.memory.read(key, window.key_size), m.cpu)
+    if offset < 0:
+        return 0
+    return m.memory.value(window, offset) if live.map_type not in HOLDS_MAPS else _pointer_to(m, handle, offset)
 
 
 def map_lookup_percpu_elem(m: Machine, map_: int, key: int, cpu: int, r4: int, r5: int) -> int:
