@@ -31,12 +31,8 @@ def map_create(call: Call, attr: MapCreateAttr) -> int:
     _check_spec(call, spec, attr)
     name = check_name(attr.map_name)
     btf = _check_btf(call, attr)
-    obj = MapObject(call.machine.maps, name, btf)
-    try:
-        obj.map = create(spec, n_cpus=call.machine.n_cpus, memory_limit=call.machine.memory_left(), map_id=obj.id)
-    except BpfError:
-        obj.drop()
-        raise
+    live = create(spec, n_cpus=call.machine.n_cpus, memory_limit=call.machine.memory_left())
+    obj = MapObject(call.machine.maps, live, name, btf)
     if btf is not None:
         obj.btf_key_type_id, obj.btf_value_type_id = attr.btf_key_type_id, attr.btf_value_type_id
     return call.task.adopt(obj, mode)

@@ -104,13 +104,13 @@ class IdTable(Generic[T]):
 class MapObject(IdObject):
     """A map: its live storage and what the system call keeps beside it. ``user_refs`` counts files and pins."""
 
-    __slots__ = ("map", "name", "btf", "btf_key_type_id", "btf_value_type_id", "user_refs", "inner", "held_values")
+    __slots__ = ("map", "name", "btf", "btf_key_type_id", "btf_value_type_id", "user_refs", "held_values")
     file_kind = "bpf-map"
-    map: MapBase
 
-    def __init__(self, table: IdTable[MapObject], name: bytes, btf: BtfObject | None) -> None:
+    def __init__(self, table: IdTable[MapObject], live: MapBase, name: bytes, btf: BtfObject | None) -> None:
         super().__init__(table)
-        self.name, self.btf = name, btf
+        self.map, self.name, self.btf = live, name, btf
+        live.map_id = self.id
         self.btf_key_type_id = self.btf_value_type_id = 0
         self.user_refs = 0
         self.held_values: dict[bytes, KObject] = {}  # key -> object, of kinds whose values are descriptors
