@@ -21,16 +21,15 @@ STRING: Final = "string"
 OP: Final = "op"
 END: Final = "end"
 
-_TOKEN = re.compile(
-    r"""(?P<blank>[ \t\r\f\v]+)
-      | (?P<comment>;.*|//.*|(?:(?<=\s)|^)\#.*)
+_WORDS: Final = r"""(?P<blank>[ \t\r\f\v]+)
+      | (?P<comment>;.*|//.*HASH_COMMENT)
       | (?P<string>(?:hex|ip|mac)?"(?:[^"\\]|\\.)*")
       | (?P<sign>s(?:>>=|/=|%=|>=|<=|>|<))
       | (?P<number>[0-9][0-9A-Za-z_]*)
       | (?P<ident>[A-Za-z_.$][A-Za-z0-9_.$]*)
-      | (?P<op><<=|>>=|[-+*/%|&^=!]=|>=|<=|<<|>>|[-+*/%|&^~()\[\]{},:=<>\#@])""",
-    re.VERBOSE,
-)
+      | (?P<op><<=|>>=|[-+*/%|&^=!]=|>=|<=|<<|>>|[-+*/%|&^~()\[\]{},:=<>\#@])"""
+TOKENS: Final = re.compile(_WORDS.replace("HASH_COMMENT", r"|(?:(?<=\s)|^)\#.*"), re.VERBOSE)
+WITHOUT_HASH_COMMENTS: Final = re.compile(_WORDS.replace("HASH_COMMENT", ""), re.VERBOSE)
 _BLOCK_COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"'}
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
@@ -80,15 +79,15 @@ class Cursor:
 
     __slots__ = ("path", "line", "tokens", "at", "comment")
 
-    def __init__(self, line: Line, path: str, start: int = 0) -> None:
+    def __init__(self, line: Line, path: str, start: int = 0, tokens: re.Pattern[str] = TOKENS) -> None:
         self.path, self.line, self.at = path, line, 0
         self.comment: Token | None = None
-        self.tokens = self._scan(start)
+        self.tokens = self._scan(start, tokens)
 
-    def _scan(self, start: int) -> list[Token]:
+    def _scan(self, start: int, pattern: re.Pattern[str]) -> list[Token]:
         text, tokens, end = self.line.blanked, [], start
         while start < len(text):
-            found = _TOKEN.match(text, start)
+            found = pattern.match(text, start)
             if found is None:
                 self.fail(Token(OP, text[start], start + 1), f"'{text[start]}' means nothing here")
             kind, word = str(found.lastgroup), found[0]
