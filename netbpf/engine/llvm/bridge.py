@@ -7,19 +7,19 @@ proved program's pointers are. An exception in a body sets ``Args.fault``, ends 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from netbpf.abi.helpers import FUNC_IDS
 from netbpf.abi.maps import BPF_F_RDONLY_PROG
 from netbpf.engine.interp.helpers import BODIES
-from netbpf.engine.interp.memory import Fault
+from netbpf.engine.interp.memory import Fault, map_name
 from netbpf.engine.llvm.abi import ARGS
-from netbpf.engine.llvm.lower import FUNC_TAG, MAP_TAG
+from netbpf.engine.llvm.lower import FUNC_TAG
+from netbpf.engine.llvm.regions import Regions
 from netbpf.engine.trace import TraceBuffer
-from netbpf.errors import EngineFault
 from netbpf.ints import u32, u64
-from netbpf.isa.disasm import format_insn
 from netbpf.maps.base import Map
 from netbpf.packet.skbuff import SkBuff
 
@@ -42,7 +42,7 @@ class NativeWindow:
 
 @dataclass(frozen=True, slots=True)
 class NativeHandle:
-    """A map as a native program names it: ``address`` is a tag, no place."""
+    """A map as a native program holds it in a register: ``address`` of its struct bpf_map, and its values."""
 
     map: Map
     address: int
@@ -55,17 +55,22 @@ class NativeMemory:
     def __init__(self) -> None:
         self._kept: dict[int, Any] = {}
 
+    def look(self, address: int, size_bytes: int, access: str) -> None:
+        """Raise Fault where an access may not be; a proof has seen to that."""
+
     def read(self, address: int, size_bytes: int) -> bytes:
+        self.look(address, size_bytes, "read")
         return ctypes.string_at(address, size_bytes)
 
     def write(self, address: int, data: bytes) -> None:
+        self.look(address, len(data), "write")
         ctypes.memmove(address, data, len(data))
 
     def load(self, address: int, size_bytes: int) -> int:
-        return int.from_bytes(ctypes.string_at(address, size_bytes), "little")
+        return int.from_bytes(self.read(address, size_bytes), "little")
 
     def store(self, address: int, size_bytes: int, value: int) -> None:
-        ctypes.memmove(address, (value & ((1 << 8 * size_bytes) - 1)).to_bytes(size_bytes, "little"), size_bytes)
+        self.write(address, (value & ((1 << 8 * size_bytes) - 1)).to_bytes(size_bytes, "little"))
 
     def value(self, window: NativeWindow, offset: int) -> int:
         """Address of the value at ``offset`` of a map's memory."""
@@ -73,6 +78,7 @@ class NativeMemory:
 
     def buffer(self, address: int, size_bytes: int, access: str) -> tuple[memoryview, int]:
         """A view of ``size_bytes`` at ``address``, and 0: where in the view they start."""
+        self.look(address, size_bytes, access)
         return memoryview((ctypes.c_char * size_bytes).from_address(address)).cast("B"), 0
 
     def record(self, window: NativeWindow, offset: int, size_bytes: int) -> int:
@@ -89,17 +95,49 @@ class NativeMemory:
         self._kept.pop(address, None)
 
 
+class CheckedMemory(NativeMemory):
+    """The same, and no access outside the regions of a checked program."""
+
+    def __init__(self, regions: Regions, changed: Callable[[], None]) -> None:
+        super().__init__()
+        self._regions, self._changed = regions, changed
+        self._rows: dict[int, int] = {}
+
+    def look(self, address: int, size_bytes: int, access: str) -> None:
+        if size_bytes or access != "read":
+            self._regions.check(address, size_bytes, access)
+
+    def record(self, window: NativeWindow, offset: int, size_bytes: int) -> int:
+        address = super().record(window, offset, size_bytes)
+        self._add_row(f"a record of {map_name(window.map)}", address, size_bytes)
+        return address
+
+    def add(self, name: str, data: bytearray) -> int:
+        address = super().add(name, data)
+        self._add_row(name, address, len(data))
+        return address
+
+    def _add_row(self, name: str, address: int, size_bytes: int) -> None:
+        self._rows[address] = self._regions.add(name, address, size_bytes)
+        self._changed()
+
+    def drop(self, address: int) -> None:
+        super().drop(address)
+        row = self._rows.pop(address, None)
+        if row is not None:
+            self._regions.drop(row)
+
+
 class NativeMachine:
     """What a helper body sees of a native run."""
 
     def __init__(self, owner: NativeLoaded, trace: TraceBuffer) -> None:
         self._owner = owner
         self.env, self.trace = owner.env, trace
-        self.memory = NativeMemory()
+        regions = owner.regions
+        self.memory = NativeMemory() if regions is None else CheckedMemory(regions, owner.tell_regions)
         self.records: dict[int, Any] = {}
-        self._handles: list[NativeHandle] = []
-        for m in owner.program.maps:
-            self.handle(m)
+        self._handles: dict[int, NativeHandle] = {}
 
     @property
     def cpu(self) -> int:
@@ -112,21 +150,20 @@ class NativeMachine:
 
     def handle(self, live: Map) -> NativeHandle:
         """The handle of a map; an inner map gets one when first met."""
-        for known in self._handles:
-            if known.map is live:
-                return known
-        spec = live.spec
-        window = NativeWindow(live, spec.key_size, spec.value_size, not spec.map_flags & BPF_F_RDONLY_PROG)
-        made = NativeHandle(live, MAP_TAG | len(self._handles), window)
-        self._handles.append(made)
-        return made
+        address = self._owner.handles.address(live)
+        known = self._handles.get(address)
+        if known is None:
+            spec = live.spec
+            window = NativeWindow(live, spec.key_size, spec.value_size, not spec.map_flags & BPF_F_RDONLY_PROG)
+            known = self._handles[address] = NativeHandle(live, address, window)
+        return known
 
     def handle_at(self, address: int) -> NativeHandle:
         """The map that a register names. Raises Fault."""
-        index = address ^ MAP_TAG
-        if index >= len(self._handles):
-            raise Fault(f"{address:#x} names no map", address)
-        return self._handles[index]
+        live = self._owner.handles.map_at(address)
+        if live is None:
+            raise Fault(f"{address:#x} is not the address of a map", address)
+        return self.handle(live)
 
     def call(self, address: int, r1: int, r2: int, r3: int = 0, r4: int = 0, r5: int = 0) -> int:
         """Run the subprogram that a register names; its R0."""
@@ -146,21 +183,22 @@ class Bridge:
     def _called(self, args: int, func_id: int, pc: int) -> int:
         words = (ctypes.c_uint64 * (ARGS["r5"] // 8 + 1)).from_address(args)
         first = ARGS["r1"] // 8
+        self._owner.sync_env()
         try:
             if func_id == _TAIL_CALL:
                 return u64(self._owner.tail_call(self.machine.handle_at(words[first + 1]).map, u32(words[first + 2])))
-            return u64(BODIES[func_id](self.machine, *words[first : first + 5]))
+            body = BODIES.get(func_id)
+            if body is None:
+                raise Fault(f"helper #{func_id} has no body in this engine", func_id)
+            result = u64(body(self.machine, *words[first : first + 5]))
+            self._owner.take_env()
+            return result
         except Fault as fault:
-            self._failure = self._engine_fault(pc, str(fault), fault.address)
+            self._failure = self._owner.fault(pc, str(fault), fault.address)
         except BaseException as e:  # whatever it is must cross native code first; raise_fault raises it again
             self._failure = e
         words[ARGS["fault"] // 8] = 1
         return 0
-
-    def _engine_fault(self, pc: int, message: str, address: int | None) -> EngineFault:
-        insns = self._owner.program.insns
-        text = format_insn(insns[pc], insns[pc + 1] if pc + 1 < len(insns) else None)
-        return EngineFault(message, pc=pc, insn_text=text, address=address)
 
     def raise_fault(self) -> None:
         """Raise what a call back failed with, if one did."""

@@ -3,7 +3,7 @@
 One file an object in the user's cache folder ($XDG_CACHE_HOME/netbpf or ~/.cache/netbpf), named by the digest of all that the
 code depends on. An entry that is damaged, another user's, or open to others' writing is ignored, never run.
 
-    "netbpf native 1\\n" | sha256 of the rest (32) | flags u32 | object
+    "netbpf native 2\\n" | sha256 of the rest (32) | flags u32 | object
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-MAGIC = b"netbpf native 1\n"
-FLAG_MAY_FAULT = 1
+MAGIC = b"netbpf native 2\n"
+FLAG_CALLS_BACK, FLAG_CHECKED = 1, 2
 MAX_ENTRY_BYTES = 64 << 20
 
 
@@ -24,7 +24,8 @@ class Entry(NamedTuple):
     """An object and what Python must know to run it."""
 
     code: bytes
-    may_fault: bool
+    calls_back: bool
+    is_checked: bool
 
 
 def cache_dir() -> Path:
@@ -47,12 +48,13 @@ def read(key: str) -> Entry | None:
     if not data.startswith(MAGIC) or len(rest) < 4 or hashlib.sha256(rest).digest() != digest:
         return None
     (flags,) = struct.unpack_from("<I", rest)
-    return Entry(rest[4:], bool(flags & FLAG_MAY_FAULT))
+    return Entry(rest[4:], bool(flags & FLAG_CALLS_BACK), bool(flags & FLAG_CHECKED))
 
 
 def write(key: str, entry: Entry) -> None:
     """Keep an entry; a cache that can't be written is no error."""
-    rest = struct.pack("<I", FLAG_MAY_FAULT if entry.may_fault else 0) + entry.code
+    flags = FLAG_CALLS_BACK * entry.calls_back | FLAG_CHECKED * entry.is_checked
+    rest = struct.pack("<I", flags) + entry.code
     data = MAGIC + hashlib.sha256(rest).digest() + rest
     try:
         folder = cache_dir()

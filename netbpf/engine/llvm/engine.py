@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from netbpf import __version__
+from netbpf.abi.context import CTX_RULES
 from netbpf.abi.net import LINKTYPE_ETHERNET
-from netbpf.engine.base import Totals, Verdicts
+from netbpf.engine.base import Totals, UnsupportedProgram, Verdicts
+from netbpf.engine.handle import MAP_STRUCT_BYTES
 from netbpf.engine.llvm import cache
 from netbpf.engine.llvm.abi import ARGS, ARGS_BYTES, META, META_BYTES, STATUS_TICK
+from netbpf.engine.llvm.handles import Handles
 from netbpf.engine.llvm.objfile import BadObject, MappedCode
 from netbpf.engine.llvm.variant import Variant
 from netbpf.engine.trace import TraceBuffer
 from netbpf.env import Env
-from netbpf.errors import InternalError, NetbpfError
+from netbpf.errors import EngineFault, InternalError, NetbpfError
 from netbpf.isa.instruction import encode
+from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import RecordLayout, Window
 from netbpf.packet.receive import DEFAULT_DEVICE, Device, receive
@@ -30,6 +34,9 @@ from netbpf.program import VerifiedProgram
 NEVER_NS: Final = 0xFFFF_FFFF_FFFF_FFFF
 NO_LIMIT: Final = 1 << 62
 MAX_TAIL_CALL_CNT: Final = 33
+UNPROVED_LOOP_LIMIT: Final = 100_000_000
+SK_BUFF_TYPES: Final = frozenset(t for t, rules in CTX_RULES.items() if rules.struct == "__sk_buff")
+FAULT_ARGS: Final = ("fault_kind", "fault_pc", "fault_address", "fault_size", "fault_access")
 ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
 SCRATCH_BYTES: Final = 1 << 19  # longer than any captured Ethernet frame
 PREFETCH_FROM_BYTES: Final = 192  # packets of this average length and more pay for the prefetch cursor
@@ -42,15 +49,17 @@ class NativeUnavailable(NetbpfError):
 
 
 class NativeEngine:
-    """Compiles through LLVM. ``use_cache`` False neither reads nor writes the cache on disk."""
+    """Compiles through LLVM. ``use_cache`` False neither reads nor writes the cache on disk; ``checked`` keeps every run-time
+    check, so that a proof gone wrong ends in an EngineFault."""
 
     name = "native"
 
-    def __init__(self, *, use_cache: bool = True) -> None:
-        self.use_cache = use_cache
+    def __init__(self, *, use_cache: bool = True, checked: bool = False) -> None:
+        self.use_cache, self.checked = use_cache, checked
 
     def load(self, program: VerifiedProgram, env: Env) -> NativeLoaded:
-        return NativeLoaded(program, env, use_cache=self.use_cache)
+        """Raises UnsupportedProgram for a program type without code here."""
+        return NativeLoaded(program, env, use_cache=self.use_cache, checked=self.checked)
 
 
 class _Code:
@@ -58,7 +67,7 @@ class _Code:
 
     def __init__(self, program: VerifiedProgram, variant: Variant, use_cache: bool) -> None:
         entry, self._mapped = self._find(program, variant, use_cache)
-        self.may_fault = entry.may_fault
+        self.calls_back, self.is_checked = entry.calls_back, entry.is_checked
         functions = self._mapped.functions
         if "run" not in functions:
             raise InternalError("native code without a function run")
@@ -81,14 +90,14 @@ class _Code:
 
 
 def _compile(program: VerifiedProgram, variant: Variant) -> cache.Entry:
-    from netbpf.engine.llvm.helpers import needs_call_back
-    from netbpf.engine.llvm.loop import module_text
+    from netbpf.engine.llvm.loop import module
 
     try:
         from netbpf.engine.llvm.compile import compile_object
     except ImportError as e:
         raise NativeUnavailable(f"the native engine needs llvmlite, which is not here ({e}); pip install llvmlite") from e
-    return cache.Entry(compile_object(module_text(program, variant)), needs_call_back(program))
+    made = module(program, variant)
+    return cache.Entry(compile_object(made.text), made.calls_back, made.is_checked)
 
 
 def cache_key(program: VerifiedProgram, variant: Variant) -> str:
@@ -98,7 +107,7 @@ def cache_key(program: VerifiedProgram, variant: Variant) -> str:
     facts = [(f.ptr, f.map_index) for f in program.facts]
     told = (
         encode(program.insns), program.proved, facts, program.subprogs, [map_shape(m) for m in program.maps],
-        variant, __version__, _own_sources(), platform.machine(),
+        program.prog_type, variant, __version__, _own_sources(), platform.machine(),
     )  # fmt: skip
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
@@ -124,8 +133,11 @@ class NativeLoaded:
         trace: TraceBuffer | None = None,
         device: Device = DEFAULT_DEVICE,
         use_cache: bool = True,
+        checked: bool = False,
     ) -> None:
-        self.program, self.env, self.device, self._use_cache = program, env, device, use_cache
+        if program.prog_type not in SK_BUFF_TYPES:
+            raise UnsupportedProgram(f"the native engine runs programs on an sk_buff, not of type {program.prog_type}")
+        self.program, self.env, self.device, self._use_cache, self._checked = program, env, device, use_cache, checked
         self.trace = TraceBuffer() if trace is None else trace
         self._codes: dict[Variant, _Code] = {}
         self._family: dict[int, dict[Variant, _Code]] = {id(program): self._codes}  # of all programs that tail calls reach
@@ -136,6 +148,9 @@ class NativeLoaded:
         self._trace_clock = hasattr(env, "set_time")
         self._set("scratch", ctypes.addressof(self._scratch))
         self._set("maps", ctypes.addressof(self._maps))
+        self.handles = Handles(program)
+        self._set("handles", self.handles.table_address)
+        self.regions: Any = None  # of a checked program
         self._bridge: Any = None
         self._active: _Code | None = None  # what is running, for call backs
         self._skb: SkBuff | None = None  # the packet of run_one
@@ -159,12 +174,38 @@ class NativeLoaded:
         code = self._codes.get(variant)
         if code is None:
             code = self._codes[variant] = _Code(self.program, variant, self._use_cache)
-        if code.may_fault and self._bridge is None:
+        if code.is_checked and self.regions is None:
+            self._make_regions()
+        if code.calls_back and self._bridge is None:
             from netbpf.engine.llvm.bridge import Bridge
 
             self._bridge = Bridge(self, self.trace)
             self._set("callback", self._bridge.address)
         return code
+
+    def _variant(self, kind: str) -> Variant:
+        return Variant(kind, trace_clock=self._trace_clock, checked=self._checked)
+
+    def _make_regions(self) -> None:
+        from netbpf.engine.llvm.regions import Regions
+
+        self.regions = Regions()
+        for m in self.program.maps:
+            self.regions.add_map(m)
+        self.handles.on_new = self._tell_map
+        for address, m in self.handles.known():
+            self._tell_map(address, m)
+        self.tell_regions()
+
+    def _tell_map(self, address: int, m: Map) -> None:
+        self.regions.add(f"struct bpf_map of {m.spec.name!r}", address, MAP_STRUCT_BYTES, writable=False)
+        if m not in self.program.maps:
+            self.regions.add_map(m)
+        self.tell_regions()
+
+    def tell_regions(self) -> None:
+        """The table of regions may have moved."""
+        self._set_all(regions=self.regions.address, n_regions=self.regions.count)
 
     def _call(self, code: _Code) -> int:
         env: Any = self.env
@@ -175,19 +216,70 @@ class NativeLoaded:
             self._set("now_ns", env.ktime_ns())
             self._set("rng_state", self._get("rng_state") or env.random_u32() << 32 | env.random_u32() | 1)
         self._set("cpu_id", env.cpu_id())
-        self._set("fault", 0)
-        self._active = code
-        result = int(code.run(ctypes.addressof(self._args)))
+        result = self._enter_native(code, code.run)
         if self._trace_clock:
             env.now_ns, env.rng_state = self._get("now_ns"), self._get("rng_state")
-        if self._bridge is not None:
-            self._bridge.raise_fault()
         return result
 
+    def _enter_native(self, code: _Code, function: Any) -> int:
+        """Run a function of ``code``; what it returned. Raises what ended the run."""
+        self._set_all(fault=0, fault_kind=0, depth=0, budget=UNPROVED_LOOP_LIMIT)
+        if self.regions is not None:
+            self.regions.forget_frames()
+        self._active = code
+        result = int(function(ctypes.addressof(self._args)))
+        self._raise_fault()
+        return result
+
+    def _raise_fault(self) -> None:
+        if self._bridge is not None:
+            self._bridge.raise_fault()
+        if self._get("fault"):
+            from netbpf.engine.llvm.faults import native_fault
+
+            raise native_fault(self, {name: self._get(name) for name in FAULT_ARGS})
+
+    def fault(self, pc: int, message: str, address: int | None = None) -> EngineFault:
+        """An EngineFault that names the instruction at ``pc``."""
+        from netbpf.isa.disasm import format_insn
+
+        insns = self.program.insns
+        text = format_insn(insns[pc], insns[pc + 1] if pc + 1 < len(insns) else None) if pc < len(insns) else "past the end"
+        return EngineFault(message, pc=pc, insn_text=text, address=address)
+
+    def sync_env(self) -> Any:
+        """Bring the Env to where native code is, for a call back; ``take_env`` brings its changes back."""
+        if self._trace_clock:
+            env: Any = self.env
+            env.now_ns, env.rng_state = self._get("now_ns"), self._get("rng_state")
+
+    def take_env(self) -> None:
+        if self._trace_clock:
+            env: Any = self.env
+            self._set("rng_state", env.rng_state)
+
     # --- one packet ----------------------------------------------------------------------------------------------------
+    def run_memory(self, memory: bytearray) -> int:
+        """Run with R1 the address of ``memory``, 0 when it is empty, and R2 its length, as suites for raw programs do; R0.
+
+        Raises EngineFault.
+        """
+        code = self._code(self._variant("memory"))
+        address, keep = address_of(memory)
+        row = self.regions.add("the program's memory", address, len(memory)) if memory and self.regions is not None else None
+        self._set_all(r1=address, r2=len(memory), skb_cap=0, skb_len=0, meta=ctypes.addressof(self._meta))
+        if row is not None:
+            self.tell_regions()
+        try:
+            return self._call(code)
+        finally:
+            del keep
+            if row is not None:
+                self.regions.drop(row)
+
     def run_one(self, skb: SkBuff) -> int:
         """Run once; the full 64-bit R0. Raises EngineFault."""
-        code = self._code(Variant("one", trace_clock=self._trace_clock))
+        code = self._code(self._variant("one"))
         head = ctypes.create_string_buffer(skb.head, max(len(skb.head), 1))
         self._describe(skb)
         self._set("meta", ctypes.addressof(self._meta))
@@ -196,8 +288,10 @@ class NativeLoaded:
         self._set("skb_cap", min(len(skb.head) - skb.data_off, skb.len) & NEVER_NS)
         self._set("tail_calls", 0)
         self._skb = skb
-        r0 = self._call(code)
-        self._skb = None
+        try:
+            r0 = self._call(code)
+        finally:
+            self._skb = None
         at = META["cb0"]
         skb.cb[:] = bytes(memoryview(self._meta).cast("B")[at : at + 20])
         return r0
@@ -232,8 +326,10 @@ class NativeLoaded:
         self._set("subprog", index)
         for n, value in enumerate(regs, 1):
             self._set(f"r{n}", value)
+        self.take_env()
         result = int(self._active.enter(ctypes.addressof(self._args)))
-        self._bridge.raise_fault()
+        self._raise_fault()
+        self.sync_env()
         return result
 
     def tail_call(self, programs: Any, index: int) -> int:
@@ -246,12 +342,8 @@ class NativeLoaded:
         loaded = self._target(target if isinstance(target, VerifiedProgram) else target.program)
         loaded._skb = self._skb
         loaded._set_all(**{n: self._get(n) for n in _PASSED_ON})
-        code = loaded._code(Variant("one", trace_clock=self._trace_clock))
-        loaded._active = code
-        loaded._set("fault", 0)
-        result = int(code.run(ctypes.addressof(loaded._args)))
-        if loaded._bridge is not None:
-            loaded._bridge.raise_fault()
+        code = loaded._code(loaded._variant("one"))
+        result = loaded._enter_native(code, code.run)
         for name in ("rng_state", "tail_calls"):
             self._set(name, loaded._get(name))
         return result
@@ -260,7 +352,9 @@ class NativeLoaded:
         """What runs a tail call's target for this program; code is shared by all that lead to it."""
         loaded = self._targets.get(id(program))
         if loaded is None:
-            loaded = NativeLoaded(program, self.env, trace=self.trace, device=self.device, use_cache=self._use_cache)
+            loaded = NativeLoaded(
+                program, self.env, trace=self.trace, device=self.device, use_cache=self._use_cache, checked=self._checked
+            )
             loaded._family = self._family
             loaded._codes = self._family.setdefault(id(program), loaded._codes)
             self._targets[id(program)] = loaded
@@ -282,7 +376,7 @@ class NativeLoaded:
 
     def _run_rows(self, batch: PacketBatch, out: Verdicts, first: int) -> int:
         """Rows from ``first`` on until one that native code leaves to Python; its index."""
-        code = self._code(Variant("columns", trace_clock=self._trace_clock))
+        code = self._code(self._variant("columns"))
         buffer, keep = address_of(batch.buffer)
         self._defaults()
         results = ((out.verdict, "verdict_col", 4), (out.kept, "kept_col", 4))
@@ -332,7 +426,7 @@ class NativeLoaded:
     def walk(self, window: Window, totals: Totals, *, stop_ns: int = NEVER_NS, max_packets: int = NO_LIMIT) -> int | None:
         """See WindowWalker."""
         layout = window.layout
-        code = self._code(Variant.of_layout(layout, self._trace_clock))
+        code = self._code(Variant.of_layout(layout, self._trace_clock, self._checked))
         buffer, keep = address_of(window.buffer)
         self._defaults()
         rows, keep_rows = self._layouts(layout)

@@ -12,35 +12,54 @@ from typing import TYPE_CHECKING, Final
 
 from netbpf.abi.helpers import FUNC_IDS
 from netbpf.engine.llvm.abi import ARGS
-from netbpf.engine.llvm.lower import MAP_TAG
+from netbpf.engine.llvm.checks import READ, WRITE
+from netbpf.engine.llvm.lower import BPF_MAX_LOOPS, FUNC_TAG
 from netbpf.engine.llvm.shape import ARRAYS, PER_CPU, TABLES, is_native
 from netbpf.env import JIFFY_NS
-from netbpf.program import VerifiedProgram
 
 if TYPE_CHECKING:
     from netbpf.engine.llvm.lower import SubprogLowerer
 
-BPF_MAX_LOOPS: Final = 8 * 1024 * 1024
-SKB_LOAD_BYTES_MAX: Final = 0xFFFF
 
 
 def emit_helper(s: SubprogLowerer, pc: int, func_id: int) -> None:
     """Call helper ``func_id`` with R1..R5; R0 is its result."""
     body = NATIVE.get(func_id)
+    if body is None and not _has_body(func_id):
+        raise s.unsupported(pc)
     if body is None or not body(s, pc):
         _call_back(s, pc, func_id)
 
 
-def needs_call_back(program: VerifiedProgram) -> bool:
-    """Whether some call may leave native code: a map or helper without a native body."""
-    from netbpf.isa.opcodes import BPF_CALL, BPF_JMP
+def _has_body(func_id: int) -> bool:
+    from netbpf.engine.interp.helpers import BODIES
 
-    used = {i.imm for i in program.insns if i.code == BPF_JMP | BPF_CALL and i.src == 0}
-    return not used <= set(NATIVE) or not all(is_native(m) for m in program.maps) or bool(used & _MAY_CALL_BACK)
+    return func_id in BODIES
 
 
-def _call_back(s: SubprogLowerer, pc: int, func_id: int) -> None:
+def emit_call_register(s: SubprogLowerer, pc: int, register: int) -> None:
+    """Call what a register holds: a subprogram's name, or the number of a helper, which Python finds."""
+    f, held = s.f, s.get(register)
+    done, helper = f.fresh_label("called"), f.fresh_label("helper")
+    f.do(f"switch i64 {held}, label %{helper} [ {' '.join(f'i64 {FUNC_TAG | k}, label %callee{pc}_{k}' for k in _callees(s))} ]")
+    f.open = False
+    for k in _callees(s):
+        f.label(f"callee{pc}_{k}")
+        s.set(0, s.call_subprog(pc, k, [s.get(r) for r in range(1, 6)]))
+        s.leave_on_fault()
+        f.br(done)
+    f.label(helper)
+    _call_back(s, pc, held)
+    f.label(done)
+
+
+def _callees(s: SubprogLowerer) -> range:
+    return range(1, len(s.owner.subprogs))
+
+
+def _call_back(s: SubprogLowerer, pc: int, func_id: int | str) -> None:
     f = s.f
+    s.owner.called_back = True
     for r in range(1, 6):
         f.store(64, s.get(r), f.gep("%a", ARGS[f"r{r}"]), 8)
     f.store(64, "%cap", f.gep("%a", ARGS["skb_cap"]), 8)
@@ -68,19 +87,24 @@ def _arg(s: SubprogLowerer, name: str) -> str:
     return s.f.load(64, s.f.gep("%a", ARGS[name]), 8)
 
 
+def _key(s: SubprogLowerer, pc: int, index: int) -> str:
+    """R2 as a pointer to a key."""
+    return s.pointer(pc, 2, 0, s.owner.program.maps[index].spec.key_size, READ)
+
+
 def _map_lookup(s: SubprogLowerer, pc: int) -> bool:
     index = _native_map(s, pc)
     if index >= 0:
         per_cpu = s.owner.program.maps[index].spec.map_type in PER_CPU
         cpu = _arg(s, "cpu_id") if per_cpu else "0"
-        s.set(0, s.f.op(f"call i64 @lookup{index}(ptr %m{index}, ptr {s.pointer(pc, 2, 0)}, i64 {cpu})"))
+        s.set(0, s.f.op(f"call i64 @lookup{index}(ptr %m{index}, ptr {_key(s, pc, index)}, i64 {cpu})"))
     return index >= 0
 
 
 def _map_update(s: SubprogLowerer, pc: int) -> bool:
     index = _native_map(s, pc)
     if index >= 0:
-        key, value = s.pointer(pc, 2, 0), s.pointer(pc, 3, 0)
+        key, value = _key(s, pc, index), s.pointer(pc, 3, 0, s.owner.program.maps[index].spec.value_size, READ)
         cpu = _cpu(s, index)
         s.set(0, s.f.op(f"call i64 @update{index}(ptr %m{index}, ptr {key}, ptr {value}, i64 {s.get(4)}, i64 {cpu})"))
     return index >= 0
@@ -89,7 +113,7 @@ def _map_update(s: SubprogLowerer, pc: int) -> bool:
 def _map_delete(s: SubprogLowerer, pc: int) -> bool:
     index = _native_map(s, pc)
     if index >= 0:
-        s.set(0, s.f.op(f"call i64 @delete{index}(ptr %m{index}, ptr {s.pointer(pc, 2, 0)})"))
+        s.set(0, s.f.op(f"call i64 @delete{index}(ptr %m{index}, ptr {_key(s, pc, index)})"))
     return index >= 0
 
 
@@ -135,13 +159,14 @@ def _skb_load_bytes(s: SubprogLowerer, pc: int) -> bool:
     """R2 offset (u32), R3 buffer, R4 length: the bytes, or zeroes and -EFAULT where they are not all in the packet."""
     f = s.f
     offset = f.op(f"and i64 {s.get(2)}, 4294967295")
-    to, size = s.pointer(pc, 3, 0), f.op(f"and i64 {s.get(4)}, 4294967295")
+    size = f.op(f"and i64 {s.get(4)}, 4294967295")
+    known = s.known(pc, 4)
+    length = str(known.value) if known and known.kind == "num" else size
+    to = s.pointer(pc, 3, 0, known.value if known and known.kind == "num" else size, WRITE)
     good, bad, done = f.fresh_label("copy"), f.fresh_label("zero"), f.fresh_label("loaded")
     small = f.op(f"icmp ule i64 {offset}, 2147483647")
     inside = f.op(f"icmp sge i64 %cap, {f.op(f'add i64 {offset}, {size}')}")
     f.cond(f.op(f"and i1 {small}, {inside}"), good, bad)
-    known = s.known(pc, 4)
-    length = str(known.value) if known and known.kind == "num" else size
     f.label(good)
     f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {f.gep('%pkt', offset)}, i64 {length}, i1 false)")
     f.br(done)
@@ -160,7 +185,7 @@ def _tail_call(s: SubprogLowerer, pc: int) -> bool:
     gone, still = f.fresh_label("gone"), f.fresh_label("still")
     f.cond(f.op(f"icmp eq i64 {_arg(s, 'tail_taken')}, 0"), still, gone)
     f.label(gone)
-    f.ret(f"i64 {s.get(0)}")
+    s.leave(s.get(0))
     f.label(still)
     return True
 
@@ -194,7 +219,7 @@ def _loop(s: SubprogLowerer, pc: int) -> bool:
     s.set(0, n)
     f.cond(f.op(f"icmp ult i64 {n}, {count}"), body, done)
     f.label(body)
-    result = s.call_subprog(target, [n, ctx])
+    result = s.call_subprog(pc, target, [n, ctx])
     s.leave_on_fault()
     after = f.op(f"add i64 {n}, 1")
     f.store(64, after, slot, 8)
@@ -227,7 +252,7 @@ def _for_each(s: SubprogLowerer, pc: int) -> bool:
     f.cond(f.op(f"icmp ult i64 {n}, {m.spec.max_entries}"), body, done)
     f.label(body)
     value = f.op(f"call i64 @lookup{index}(ptr %m{index}, ptr {key}, i64 {cpu})")
-    result = s.call_subprog(target, [str(MAP_TAG | index), f.op(f"ptrtoint ptr {key} to i64"), value, ctx])
+    result = s.call_subprog(pc, target, [s.map_handle(index), f.op(f"ptrtoint ptr {key} to i64"), value, ctx])
     s.leave_on_fault()
     after = f.op(f"add i64 {n}, 1")
     f.store(64, after, key, 8)
@@ -260,4 +285,3 @@ NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
     _id("loop"): _loop,
     _id("for_each_map_elem"): _for_each,
 }
-_MAY_CALL_BACK: Final = frozenset({_id("for_each_map_elem"), _id("tail_call")})

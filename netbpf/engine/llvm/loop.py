@@ -6,7 +6,7 @@ One function ``i64 @run(ptr args)`` per variant of where packets come from. The 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from netbpf.abi.net import (
     ETH_P_802_2,
@@ -31,6 +31,7 @@ from netbpf.engine.llvm.abi import (
 from netbpf.engine.llvm.ir import INTRINSICS, Function
 from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.maps import emit_map
+from netbpf.engine.llvm.needs import needs_checks
 from netbpf.engine.llvm.shape import is_native
 from netbpf.engine.llvm.variant import Variant
 from netbpf.packet.receive import OUTBOUND
@@ -43,14 +44,29 @@ TPID_8021Q, TPID_8021AD = 0x0081, 0xA888 - 0x10000  # as the bytes lie in memory
 EPB_FIXED_BYTES: Final = 32  # an enhanced packet block without its packet: header, 5 words, total length again
 
 
-def module_text(program: VerifiedProgram, variant: Variant) -> str:
-    """The whole LLVM module of a program for one variant."""
-    lowerer = Lowerer(program)
-    functions = lowerer.functions()
+class Module(NamedTuple):
+    """LLVM text, and what Python must know to run it."""
+
+    text: str
+    calls_back: bool
+    is_checked: bool
+
+
+def module(program: VerifiedProgram, variant: Variant) -> Module:
+    """The whole LLVM module of a program for one variant. Raises UnsupportedProgram."""
+    lowerer, functions = _lower(program, variant, calls_back=False)
+    if lowerer.called_back:
+        lowerer, functions = _lower(program, variant, calls_back=True)
     maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps) if is_native(m))
-    run = _one(lowerer) if variant.kind == "one" else _Loop(lowerer, variant).text()
-    enter = _enter(lowerer) if lowerer.may_fault and len(program.subprogs) > 1 else ""
-    return "\n".join([INTRINSICS, maps, functions, run, enter])
+    run = _one(lowerer) if variant.kind in ("one", "memory") else _Loop(lowerer, variant).text()
+    enter = _enter(lowerer) if lowerer.called_back and len(lowerer.subprogs) > 1 else ""
+    return Module("\n".join([INTRINSICS, maps, functions, run, enter]), lowerer.called_back, lowerer.checked)
+
+
+def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> tuple[Lowerer, str]:
+    checked = variant.checked or needs_checks(program)
+    lowerer = Lowerer(program, checked=checked, on_memory=variant.kind == "memory", calls_back=calls_back)
+    return lowerer, lowerer.functions()
 
 
 _SLOTS: Final = tuple("pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface".split())
@@ -91,7 +107,7 @@ def _enter(lowerer: Lowerer) -> str:
     _load_packet(f)
     args = ", ".join(f"i64 {f.load(64, f.gep('%a', ARGS[f'r{r}']), 8)}" for r in range(1, 6))
     which = f.load(64, f.gep("%a", ARGS["subprog"]), 8)
-    cases = range(1, len(lowerer.program.subprogs))
+    cases = range(1, len(lowerer.subprogs))
     f.do(f"switch i64 {which}, label %none [ {' '.join(f'i64 {k}, label %s{k}' for k in cases)} ]")
     f.open = False
     for k in cases:
@@ -163,6 +179,7 @@ class _Loop:
         _load_maps(f, len(self.owner.program.maps))
         defaults = self._arg_ptr("meta")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 %meta, ptr align 8 {defaults}, i64 {META_BYTES}, i1 false)")
+        self._queue = f.load(64, f.gep(defaults, META["queue_mapping"]), 8)
         self._buf, self._end, self._stop = self._arg_ptr("buf"), self._arg("end"), self._arg("stop_ns")
         self._max, self._scale = self._arg("max_packets"), self._arg("ts_scale")
         self._verdicts, self._kept, self._trimmed = (self._arg_ptr(n) for n in ("verdict_col", "kept_col", "trimmed_col"))
@@ -314,7 +331,7 @@ class _Loop:
         self._untag()
         if self._needs("protocol"):
             self._protocol()
-        if self._needs("pkt_type", "ingress_ifindex", "ifindex"):
+        if self._needs("pkt_type", "ingress_ifindex", "ifindex", "queue_mapping"):
             self._arrival()
 
     def _untag(self) -> None:
@@ -372,6 +389,7 @@ class _Loop:
             out = f.op(f"icmp eq i8 {direction}, {OUTBOUND}")
             kind = f.select(out, 64, str(PACKET_OUTGOING), kind)
             ingress = f.select(out, 64, "0", ingress)
+            self._put("queue_mapping", f.select(out, 64, "0", self._queue))
         self._put("pkt_type", kind)
         self._put("ifindex", device)
         self._put("ingress_ifindex", ingress)

@@ -9,11 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from netbpf.engine.llvm.abi import ARGS
-from netbpf.engine.llvm.flow import ENTRY, Known, Regs, analyse
+from netbpf.engine.base import UnsupportedProgram
+from netbpf.engine.llvm.abi import ARGS, META
+from netbpf.engine.llvm.checks import (
+    ATOMIC,
+    FAULT_INSN,
+    FAULT_R6,
+    READ,
+    WRITE,
+    check_text,
+    emit_budget,
+    emit_check,
+    emit_enter,
+    emit_fault,
+    emit_leave,
+)
+from netbpf.engine.llvm.flow import ENTRY, Known, Regs, analyse, successors
 from netbpf.engine.llvm.ir import Function, signed_text
+from netbpf.ints import round_up
+from netbpf.isa.cfg import insn_starts, jump_target, subprog_starts
 from netbpf.isa.disasm import format_insn
-from netbpf.isa.instruction import Instruction, imm64
+from netbpf.isa.instruction import Instruction, Program, imm64
 from netbpf.isa.opcodes import (
     BPF_ABS,
     BPF_ADD,
@@ -67,6 +83,7 @@ from netbpf.isa.opcodes import (
     BPF_X,
     BPF_XCHG,
     BPF_XOR,
+    MAX_BPF_STACK,
     SIZE_BYTES,
     bpf_class,
     bpf_mode,
@@ -75,13 +92,11 @@ from netbpf.isa.opcodes import (
     bpf_src,
     is_ld_imm64,
 )
-from netbpf.program import InsnFacts, VerifiedProgram
+from netbpf.program import InsnFacts, Subprog, VerifiedProgram
 
-# what a register holds that names a map or a function: never a dereferenceable address
-MAP_TAG: Final = 0x6D61_7000_0000_0000
-FUNC_TAG: Final = 0x6675_6E00_0000_0000
-
-MAY_GOTO_BUDGET: Final = 8 << 20
+FUNC_TAG: Final = 0x6675_6E00_0000_0000  # with a subprogram's index, what a register holds that names it: no address
+BPF_MAX_LOOPS: Final = 8 * 1024 * 1024
+CLOBBERED: Final = 0xDEAD_0000_0000_0001 - (1 << 64)
 
 _BINARY: Final = {
     BPF_ADD: "add",
@@ -112,46 +127,67 @@ _ATOMIC_BINARY: Final = {BPF_ADD: "add", BPF_OR: "or", BPF_AND: "and", BPF_XOR: 
 NO_FACTS: Final = InsnFacts(seen=True)
 
 
-class Unsupported(Exception):
-    """The program uses what this engine has no lowering for; the message names the instruction."""
+def insn_problem(insns: Program, pc: int) -> str:
+    """Why a program that no verifier saw cannot go on at ``pc``, or ""."""
+    from netbpf.engine.interp.decode import encoding_problem
+
+    if pc >= len(insns):
+        return "the program runs past its last instruction"
+    starts = frozenset(insn_starts(insns))
+    if pc not in starts:
+        return "the second half of a 64-bit immediate is no instruction"
+    return encoding_problem(insns[pc], pc, len(insns), starts)
 
 
 class Surroundings:
-    """The parameters every function passes on: Args, Meta, packet, its lengths, map bases."""
+    """The parameters every function passes on: Args, Meta, packet, its lengths, map bases. ``alone``: nobody but this code
+    touches the maps while it runs."""
 
-    def __init__(self, n_maps: int) -> None:
-        maps = [f"%m{i}" for i in range(n_maps)]
-        self.params = ", ".join(["ptr %a", "ptr %meta", "ptr %pkt", "i64 %len", "i64 %cap", *(f"ptr noalias {m}" for m in maps)])
+    def __init__(self, n_maps: int, alone: bool) -> None:
+        maps, kind = [f"%m{i}" for i in range(n_maps)], "ptr noalias" if alone else "ptr"
+        self.params = ", ".join(["ptr %a", "ptr %meta", "ptr %pkt", "i64 %len", "i64 %cap", *(f"{kind} {m}" for m in maps)])
         self.passed = ", ".join(["ptr %a", "ptr %meta", "ptr %pkt", "i64 %len", "i64 %cap", *(f"ptr {m}" for m in maps)])
 
 
 class Lowerer:
-    """One program. ``functions`` is the text of its subprograms, ``used_meta`` the Meta fields they read."""
+    """One program. ``functions`` is the text of its subprograms, ``used_meta`` the Meta fields they read.
 
-    def __init__(self, program: VerifiedProgram) -> None:
-        self.program = program
-        self.insns = program.insns
-        self.around = Surroundings(len(program.maps))
+    ``checked`` keeps every run-time check; ``on_memory``: R1 and R2 are those of Args, and there is no context; ``calls_back``:
+    Python may be called, and may touch maps. ``called_back`` tells whether it really may be.
+    """
+
+    def __init__(self, program: VerifiedProgram, *, checked: bool, on_memory: bool, calls_back: bool) -> None:
+        self.program, self.insns = program, program.insns
+        self.checked, self.on_memory = checked, on_memory
+        self.subprogs = program_subprogs(program)
+        self.called_back = False
+        self.may_fault = checked or calls_back
+        self.around = Surroundings(len(program.maps), alone=not calls_back)
         self.used_meta: set[str] = set()
         self.used_args: set[str] = set()
-        self.start_of = {s.start: i for i, s in enumerate(program.subprogs)}
-        from netbpf.engine.llvm.helpers import needs_call_back
-
-        self.may_fault = needs_call_back(program)
+        self.start_of = {s.start: i for i, s in enumerate(self.subprogs)}
 
     def functions(self) -> str:
         """LLVM text of every subprogram; the main one is ``@prog``."""
-        return "\n".join(SubprogLowerer(self, i).text() for i in range(len(self.program.subprogs)))
+        texts = [SubprogLowerer(self, i).text() for i in range(len(self.subprogs))]
+        return "\n".join([check_text(), *texts] if self.checked else texts)
 
     def facts(self, pc: int) -> InsnFacts:
         return self.program.facts[pc] if self.program.facts else NO_FACTS
 
     def meta(self, f: Function, field: str) -> str:
         """The value of a Meta field."""
-        from netbpf.engine.llvm.abi import META
-
         self.used_meta.add(field)
         return f.load(64, f.gep("%meta", META[field]), 8)
+
+
+def program_subprogs(program: VerifiedProgram) -> tuple[Subprog, ...]:
+    """The proved subprograms; of a program that no verifier saw, what its calls and function pointers name."""
+    if program.proved:
+        return program.subprogs
+    starts = [s for s in subprog_starts(program.insns) if s < len(program.insns)]
+    ends = [*starts[1:], len(program.insns)]
+    return tuple(Subprog(start, end, MAX_BPF_STACK) for start, end in zip(starts, ends, strict=True))
 
 
 class SubprogLowerer:
@@ -160,10 +196,10 @@ class SubprogLowerer:
     def __init__(self, owner: Lowerer, index: int) -> None:
         self.owner, self.index = owner, index
         self.insns = owner.insns
-        self.subprog = owner.program.subprogs[index]
+        self.subprog = owner.subprogs[index]
         self.is_main = index == 0
         entry = ENTRY
-        if self.is_main and owner.program.proved:
+        if self.is_main and not owner.on_memory:
             entry = (None, Known("ctx", 0), *ENTRY[2:])
         self.states: dict[int, Regs] = analyse(self.insns, self.subprog.start, self.subprog.end, entry)
         self.f = Function(self._head())
@@ -180,32 +216,40 @@ class SubprogLowerer:
         f = self.f
         for r in range(11):
             f.lines.append(f"  %r{r} = alloca i64")
-        depth = 512 if not self.owner.program.proved else max(8, -(-self.subprog.stack_depth // 8) * 8)
+        depth = MAX_BPF_STACK if self.owner.checked else max(8, round_up(self.subprog.stack_depth, 8))
         f.lines.append("  %stack = alloca [512 x i8], align 16")
         f.lines.append("  %goto_budget = alloca i64")
         f.lines.append("  %fp = getelementptr i8, ptr %stack, i64 512")
         # reading stack that was never written is allowed to the privileged; it reads as zero, as in the interpreter
         low = f.gep("%stack", 512 - depth)
         f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {low}, i8 0, i64 {depth}, i1 false)")
-        f.store(64, str(MAY_GOTO_BUDGET), "%goto_budget", 8)
+        f.store(64, str(BPF_MAX_LOOPS), "%goto_budget", 8)
         for r in range(10):
             f.store(64, "0", f"%r{r}", 8)
+        if self.owner.checked:
+            emit_enter(self)
         self._arguments()
         f.store(64, f.op("ptrtoint ptr %fp to i64"), "%r10", 8)
         self._body()
         f.label("abort")
-        f.ret("i64 0")
+        self.leave("0")
         return f.text()
+
+    def leave(self, value: str) -> None:
+        """Leave the subprogram."""
+        if self.owner.checked:
+            emit_leave(self)
+        self.f.ret(f"i64 {value}")
 
     def _arguments(self) -> None:
         if not self.is_main:
             for r in range(1, 6):
                 self.f.store(64, f"%arg{r}", f"%r{r}", 8)
-        elif self.owner.program.proved:
-            self.f.store(64, self.f.op("ptrtoint ptr %meta to i64"), "%r1", 8)
+        elif self.owner.on_memory:
+            for r in (1, 2):
+                self.f.store(64, self.f.load(64, self.f.gep("%a", ARGS[f"r{r}"]), 8), f"%r{r}", 8)
         else:
-            self.f.store(64, self.f.op("ptrtoint ptr %pkt to i64"), "%r1", 8)
-            self.f.store(64, "%len", "%r2", 8)
+            self.f.store(64, self.f.op("ptrtoint ptr %meta to i64"), "%r1", 8)
 
     def _body(self) -> None:
         targets = self._targets()
@@ -217,12 +261,12 @@ class SubprogLowerer:
             if pc in self.states and self.f.open:
                 self._insn(pc)
             pc += width
-        if self.f.open:
+        if self.f.open and self.owner.checked:
+            emit_fault(self, pc, FAULT_INSN)
+        elif self.f.open:
             self.f.br("abort")
 
     def _targets(self) -> set[int]:
-        from netbpf.engine.llvm.flow import successors
-
         out: set[int] = set()
         for pc in self.states:
             i = self.insns[pc]
@@ -243,14 +287,23 @@ class SubprogLowerer:
     def known(self, pc: int, r: int) -> Known | None:
         return self.states[pc][r]
 
-    def pointer(self, pc: int, r: int, off: int) -> str:
-        """R + off as a pointer: a fixed slot of the frame where that is known."""
+    def pointer(self, pc: int, r: int, off: int, size: int | str, access: int) -> str:
+        """R + off as a pointer to ``size`` bytes (an i64 operand where it is no constant): a fixed slot of the frame where
+        that is known; in a checked program one that was looked at."""
         known = self.known(pc, r)
-        if known and known.kind == "fp":
+        if known and known.kind == "fp" and self._in_frame(known.value + off, size):
             return self.f.gep("%fp", known.value + off)
         base = self.get(r)
         address = self.f.op(f"add i64 {base}, {off}") if off else base
+        if self.owner.checked:
+            emit_check(self, pc, address, str(size), access)
         return self.f.op(f"inttoptr i64 {address} to ptr")
+
+    def _in_frame(self, at: int, size: int | str) -> bool:
+        """Whether an access at a constant offset needs no check."""
+        if not self.owner.checked:
+            return True
+        return isinstance(size, int) and at >= -MAX_BPF_STACK and at + size <= 0
 
     def map_index(self, pc: int, r: int) -> int:
         """Which of the program's maps R names at ``pc``, or -1."""
@@ -262,11 +315,14 @@ class SubprogLowerer:
     # --- dispatch ----------------------------------------------------------------------------------------------------
     def _insn(self, pc: int) -> None:
         i = self.insns[pc]
-        _CLASSES[bpf_class(i.code)](self, pc, i)
+        if not self.owner.program.proved and insn_problem(self.insns, pc):
+            emit_fault(self, pc, FAULT_INSN)
+        else:
+            _CLASSES[bpf_class(i.code)](self, pc, i)
 
-    def unsupported(self, pc: int) -> Unsupported:
+    def unsupported(self, pc: int) -> UnsupportedProgram:
         text = format_insn(self.insns[pc], self.insns[pc + 1] if pc + 1 < len(self.insns) else None)
-        return Unsupported(f"the native engine has no code for insn {pc}: {text}")
+        return UnsupportedProgram(f"the native engine has no code for insn {pc} ({text})")
 
     # --- ALU ---------------------------------------------------------------------------------------------------------
     def _alu(self, pc: int, i: Instruction) -> None:
@@ -336,15 +392,22 @@ class SubprogLowerer:
     # --- memory ------------------------------------------------------------------------------------------------------
     def _load_class(self, pc: int, i: Instruction) -> None:
         """Class LDX."""
-        bits = 8 * SIZE_BYTES[bpf_size(i.code)]
+        size = SIZE_BYTES[bpf_size(i.code)]
+        bits = 8 * size
         if self._is_ctx(pc, i.src):
-            from netbpf.engine.llvm.context import emit_ctx_load
-
-            self.set(i.dst, emit_ctx_load(self, pc, i))
+            self._load_ctx(pc, i)
             return
-        value = self.f.load(bits, self.pointer(pc, i.src, i.off))
+        value = self.f.load(bits, self.pointer(pc, i.src, i.off, size, READ))
         extend = self.f.sext if bpf_mode(i.code) == BPF_MEMSX else self.f.zext
         self.set(i.dst, extend(value, bits))
+
+    def _load_ctx(self, pc: int, i: Instruction) -> None:
+        from netbpf.engine.llvm.context import emit_ctx_load
+
+        value = emit_ctx_load(self, pc, i)
+        if value is None:
+            emit_check(self, pc, self.f.op(f"add i64 {self.get(i.src)}, {i.off}"), str(SIZE_BYTES[bpf_size(i.code)]), READ)
+        self.set(i.dst, value or "0")
 
     def _is_ctx(self, pc: int, r: int) -> bool:
         known = self.known(pc, r)
@@ -352,14 +415,16 @@ class SubprogLowerer:
 
     def _store(self, pc: int, i: Instruction) -> None:
         """Class ST, and STX without ATOMIC."""
-        bits = 8 * SIZE_BYTES[bpf_size(i.code)]
+        size = SIZE_BYTES[bpf_size(i.code)]
+        bits = 8 * size
         value = signed_text(i.imm, bits) if bpf_class(i.code) == BPF_ST else self.f.trunc(self.get(i.src), bits)
         if self._is_ctx(pc, i.dst):
             from netbpf.engine.llvm.context import emit_ctx_store
 
-            emit_ctx_store(self, pc, i, value, bits)
+            if not emit_ctx_store(self, pc, i, value, bits):
+                emit_check(self, pc, self.f.op(f"add i64 {self.get(i.dst)}, {i.off}"), str(size), WRITE)
             return
-        self.f.store(bits, value, self.pointer(pc, i.dst, i.off))
+        self.f.store(bits, value, self.pointer(pc, i.dst, i.off, size, WRITE))
 
     def _stx(self, pc: int, i: Instruction) -> None:
         if bpf_mode(i.code) == BPF_ATOMIC:
@@ -369,11 +434,12 @@ class SubprogLowerer:
 
     def _atomic(self, pc: int, i: Instruction) -> None:
         """One thread runs a map at a time, so plain loads and stores do what the locked ones would."""
-        f, bits = self.f, 8 * SIZE_BYTES[bpf_size(i.code)]
+        f, size = self.f, SIZE_BYTES[bpf_size(i.code)]
+        bits = 8 * size
         if i.imm == BPF_LOAD_ACQ:
-            self.set(i.dst, f.zext(f.load(bits, self.pointer(pc, i.src, i.off)), bits))
+            self.set(i.dst, f.zext(f.load(bits, self.pointer(pc, i.src, i.off, size, READ)), bits))
             return
-        at = self.pointer(pc, i.dst, i.off)
+        at = self.pointer(pc, i.dst, i.off, size, WRITE if i.imm == BPF_STORE_REL else ATOMIC)
         operand = f.trunc(self.get(i.src), bits)
         if i.imm == BPF_STORE_REL:
             f.store(bits, operand, at)
@@ -401,13 +467,36 @@ class SubprogLowerer:
         elif bpf_mode(i.code) in (BPF_ABS, BPF_IND):
             from netbpf.engine.llvm.packet import emit_packet_load
 
+            if self.owner.checked:
+                self._check_r6(pc)
             self.set(0, emit_packet_load(self, i))
+            self.clobber()
         else:
             raise self.unsupported(pc)
 
+    def _check_r6(self, pc: int) -> None:
+        """A packet load needs the context in R6."""
+        f = self.f
+        held, good, bad = self.get(6), f.fresh_label("context"), f.fresh_label("other")
+        f.cond(f.op(f"icmp eq i64 {held}, {f.op('ptrtoint ptr %meta to i64')}"), good, bad)
+        f.label(bad)
+        emit_fault(self, pc, FAULT_R6, held)
+        f.label(good)
+
+    def clobber(self) -> None:
+        """What a call leaves in R1 to R5; no proved program reads it."""
+        if self.owner.checked:
+            for r in range(1, 6):
+                self.set(r, str(CLOBBERED))
+
+    def map_handle(self, index: int) -> str:
+        """What a register holds that names a map."""
+        table = self.f.op(f"load ptr, ptr {self.f.gep('%a', ARGS['handles'])}, align 8")
+        return self.f.load(64, self.f.gep(table, 8 * index), 8)
+
     def _ld_imm64(self, pc: int, i: Instruction) -> None:
         if i.src == BPF_PSEUDO_MAP_IDX:
-            value = str(MAP_TAG | i.imm)
+            value = self.map_handle(i.imm)
         elif i.src == BPF_PSEUDO_MAP_IDX_VALUE:
             value = self.f.op(f"ptrtoint ptr {self.f.gep(f'%m{i.imm}', self.insns[pc + 1].imm)} to i64")
         elif i.src == BPF_PSEUDO_FUNC:
@@ -421,12 +510,14 @@ class SubprogLowerer:
     # --- jumps -------------------------------------------------------------------------------------------------------
     def _jmp(self, pc: int, i: Instruction) -> None:
         op, cls = bpf_op(i.code), bpf_class(i.code)
+        if not self.owner.program.proved and (jump_target(pc, i) or pc + 1) <= pc:
+            emit_budget(self, pc)
         if op == BPF_JA:
             self.f.br(f"pc{pc + 1 + (i.imm if cls == BPF_JMP32 else i.off)}")
         elif op == BPF_CALL:
             self._call(pc, i)
         elif op == BPF_EXIT:
-            self.f.ret(f"i64 {self.get(0)}")
+            self.leave(self.get(0))
         elif op == BPF_JCOND:
             self._may_goto(pc, i)
         else:
@@ -450,19 +541,23 @@ class SubprogLowerer:
 
     def _call(self, pc: int, i: Instruction) -> None:
         if i.src == BPF_PSEUDO_CALL:
-            target = self.owner.start_of[pc + 1 + i.imm]
-            args = [self.get(r) for r in range(1, 6)]
-            self.set(0, self.call_subprog(target, args))
+            self.set(0, self.call_subprog(pc, self.owner.start_of[pc + 1 + i.imm], [self.get(r) for r in range(1, 6)]))
             self.leave_on_fault()
-        elif i.src == 0 and bpf_src(i.code) != BPF_X:
-            from netbpf.engine.llvm.helpers import emit_helper
+        elif i.src == 0:
+            from netbpf.engine.llvm.helpers import emit_call_register, emit_helper
 
-            emit_helper(self, pc, i.imm)
+            if bpf_src(i.code) == BPF_X:
+                emit_call_register(self, pc, i.dst)
+            else:
+                emit_helper(self, pc, i.imm)
+            self.clobber()
         else:
             raise self.unsupported(pc)
 
-    def call_subprog(self, index: int, args: list[str]) -> str:
+    def call_subprog(self, pc: int, index: int, args: list[str]) -> str:
         """Call subprogram ``index`` with R1.. (missing ones are 0); its R0."""
+        if self.owner.checked:
+            self.f.store(64, str(pc), self.f.gep("%a", ARGS["call_pc"]), 8)
         words = ", ".join(f"i64 {a}" for a in [*args, *["0"] * (5 - len(args))])
         return self.f.op(f"call i64 @sub{index}({words}, {self.owner.around.passed})")
 

@@ -50,6 +50,8 @@ def _negative(s: SubprogLowerer, offset: str, size: int) -> str:
     link = f.op(f"add i64 {owner.meta(f, 'mac_header')}, {f.op(f'sub i64 {offset}, {SKF_LL_OFF}')}")
     is_network = f.op(f"icmp sge i64 {offset}, {SKF_NET_OFF}")
     _inside(s, f.op(f"icmp sge i64 {offset}, {SKF_LL_OFF}"))
+    has_mac = f.op(f"icmp sge i64 {owner.meta(f, 'mac_header')}, 0")
+    _inside(s, f.op(f"or i1 {is_network}, {has_mac}"))
     data_off = owner.meta(f, "data_off")
     at = f.op(f"sub i64 {f.select(is_network, 64, network, link)}, {data_off}")
     _inside(s, f.op(f"icmp sge i64 %cap, {f.op(f'add i64 {at}, {size}')}"))
