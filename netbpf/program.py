@@ -15,11 +15,17 @@ from netbpf.maps.spec import MapSpec
 
 @dataclass(frozen=True, slots=True)
 class MapDecl:
-    """A map a program text declares: its spec (``spec.name`` is how the text calls it) and its starting contents."""
+    """A map a program text declares: its spec (``spec.name`` is how the text calls it) and its starting contents.
+
+    ``slots`` are starting contents that are not bytes: (key, name of a map of this program, or of one of its ``others``).
+    ``pin_path`` is where the map is pinned, and taken from when it is there already; empty for a map that is not.
+    """
 
     spec: MapSpec
     contents: tuple[tuple[bytes, bytes], ...] = ()
     frozen: bool = False
+    slots: tuple[tuple[bytes, str], ...] = ()
+    pin_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class ProgramSpec:
     func_info: tuple[tuple[int, int], ...] = ()  # (pc, type_id)
     line_info: tuple[tuple[int, int, int, int], ...] = ()  # (pc, file_name_off, line_off, line_col)
     source_lines: tuple[tuple[int, str], ...] = ()  # (pc, text) where a source gave lines without BTF
+    others: tuple[ProgramSpec, ...] = ()  # programs that slots of ``maps`` name; they share ``maps`` and ``btf``
 
 
 @dataclass(slots=True)
