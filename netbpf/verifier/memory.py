@@ -21,7 +21,7 @@ from netbpf.verifier.alu import BPF_MAX_VAR_OFF
 from netbpf.verifier.ctx import ctx_load, ctx_store_ok, sock_load_ok
 from netbpf.verifier.env import MapInfo, Reject, VerifierEnv
 from netbpf.verifier.log import reg_type_str, verbose, verbose_linfo
-from netbpf.verifier.map_struct import check_ptr_to_map_access
+from netbpf.verifier.map_struct import check_ptr_to_btf_access, check_ptr_to_map_access
 from netbpf.verifier.precision import mark_chain_precision
 from netbpf.verifier.regs import (
     DST_OP,
@@ -452,7 +452,7 @@ def _access(
     elif t == st.CONST_PTR_TO_MAP:
         check_ptr_to_map_access(env, reg, regno, off, size, kind, value_regno)
     elif t & (st.BASE_TYPE_MASK | st.PTR_MAYBE_NULL) == st.PTR_TO_BTF_ID:
-        raise _refuse(env, f"R{regno} access to struct {reg.ext} needs the kernel's BTF\n")
+        check_ptr_to_btf_access(env, reg, regno, off, size, kind, value_regno)
     else:
         raise _refuse(env, f"R{regno} invalid mem access '{reg_type_str(env, t)}'\n")
 

@@ -149,12 +149,14 @@ def _save_register(frame: FuncState, spi: int, reg: RegState, size: int) -> None
     frame.stack[spi] = StackSlot(kinds, reg)
 
 
+def _without_object(kinds: bytes) -> bytes:
+    """The slot's bytes once a spill or dynptr in it is given up: those that were written are of no special kind."""
+    return kinds.translate(_SCRUBBED) if kinds[7] in _SPECIAL else kinds
+
+
 def _write_plain(frame: FuncState, spi: int, first: int, size: int, kind: int) -> None:
     """``size`` bytes from byte ``first`` of the slot downwards become ``kind``; a spill there is no more."""
-    kinds = frame.stack[spi].slot_type
-    if kinds[7] in _SPECIAL:
-        kinds = kinds.translate(_SCRUBBED)
-    out = bytearray(kinds)
+    out = bytearray(_without_object(frame.stack[spi].slot_type))
     for i in range(size):
         out[(first - i) % BPF_REG_SIZE] = kind
     frame.stack[spi] = StackSlot(bytes(out), REG_NOT_INIT)
@@ -249,8 +251,8 @@ def _write_byte_somewhere(env: VerifierEnv, frame: FuncState, at: int, zero: boo
     if kind == STACK_INVALID and not env.allow_uninit_stack:
         where = f"insn {insn_idx}, off: {at}"
         raise _refuse(env, f"uninit stack in range of var-offset write prohibited for !root; {where}", errno.EINVAL)
-    stays_zero = zero and kind == STACK_ZERO
-    kinds = bytearray(slot.slot_type)
+    kinds = bytearray(_without_object(slot.slot_type))
+    stays_zero = zero and kinds[byte] == STACK_ZERO
     kinds[byte] = STACK_ZERO if stays_zero else STACK_MISC
     frame.stack[spi] = StackSlot(bytes(kinds), REG_NOT_INIT)
     return stays_zero
