@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from struct import pack
+from typing import Any
 
 import pytest
 from support.kernel import needs_kernel
-from support.kernel_runs import Both, Code, Refs, array_spec
+from support.kernel_runs import Both, Code, Refs, array_spec, btf_with_int_functions
 from support.running import TCP_FRAME, ZERO64, loopback_skb, unproved
 
 from netbpf.engine.interp.engine import InterpEngine
@@ -17,6 +18,7 @@ from netbpf.errors import ProgramRejected
 from netbpf.host.linux.host import LinuxHost
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction as I
+from netbpf.maps.spec import MapSpec
 
 pytestmark = needs_kernel
 
@@ -53,6 +55,8 @@ JUMPS = (
 )  # fmt: skip
 SCRATCH = (0, 2, 3, 4, 5, 7, 8)  # R6 is the map's value, R9 free, R1 the context
 MAP_BYTES = 64
+HASH, PROG_ARRAY = 1, 3
+ZERO_SEED = 1 << 6  # so that both sides hash alike
 
 
 def random_alu(rng: random.Random) -> I:
@@ -161,17 +165,6 @@ def test_random_programs_end_as_in_the_kernel(first: int) -> None:
 
 
 # --- control --------------------------------------------------------------------------------------------------------------
-def btf_with_int_functions() -> bytes:
-    """BTF of two static functions without parameters that return int: type ids 3 and 4."""
-    names = b"\0int\0main\0sub\0"
-
-    def head(name: int, kind: int, size_or_type: int) -> bytes:
-        return pack("<III", name, kind << 24, size_or_type)
-
-    types = head(1, 1, 4) + pack("<I", 1 << 24 | 32) + head(0, 13, 1) + head(5, 12, 2) + head(10, 12, 2)
-    return pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names
-
-
 @pytest.mark.parametrize("offset", [0, 57, 58, 5000])
 def test_a_packet_load_outside_in_a_subprogram_returns_from_that_function_alone(offset: int) -> None:
     insns = (
@@ -184,3 +177,47 @@ def test_a_packet_load_outside_in_a_subprogram_returns_from_that_function_alone(
         theirs = kernel.prog_test_run(fd, TCP_FRAME).retval
     assert theirs >= 1000
     assert InterpEngine().load(unproved(insns), SteppedEnv(1)).run_one(loopback_skb(TCP_FRAME)) == theirs
+
+
+def tail_call_code(refs: Refs, index: int) -> list[I]:
+    return [*refs.map(2, 0), I(0xB7, 3, imm=index), I(0x85, imm=12)]
+
+
+def test_33_tail_calls_are_made_and_failed_ones_do_not_count() -> None:
+    """The program counts its runs in a value and calls itself; ``misses`` calls of an empty slot come first each time."""
+    for misses in (0, 1, 40):
+
+        def code(refs: Refs, misses: int = misses) -> list[I]:
+            count = [I(0xBF, 6, 1), *refs.value(7, 1), I(0xB7, 1, imm=1), I(0xDB, 7, 1)]
+            miss = [insn for _ in range(misses) for insn in (I(0xBF, 1, 6), *tail_call_code(refs, 1))]
+            return [*count, *miss, I(0xBF, 1, 6), *tail_call_code(refs, 0), I(0x79, 0, 7), I(0x95)]
+
+        with Both(code, [MapSpec(PROG_ARRAY, 4, 4, 2), array_spec(8)]) as both:
+            both.kernel.map_update_elem(both.fds[0], bytes(4), both.prog_fd.to_bytes(4, "little"))
+            programs: Any = both.live[0]
+            programs.put(bytes(4), both.loaded.program)
+            theirs, ours = both.run()
+            assert ours == theirs == 34, misses
+
+
+def each_code(refs: Refs) -> list[I]:
+    """bpf_for_each_map_elem over map 0; the callback appends its key to map 1's value and deletes every key that is odd."""
+    callback = [
+        I(0xBF, 6, 1), I(0xBF, 7, 2), I(0x61, 8, 2), *refs.value(9, 1), I(0x61, 1, 9), I(0x57, 1, imm=63), I(0xBF, 2, 1),
+        I(0x67, 2, imm=2), I(0x0F, 2, 9), I(0x63, 2, 8, 4), I(0x07, 1, imm=1), I(0x63, 9, 1), I(0x57, 8, imm=1), I(0x15, 8, 0, 3),
+        I(0xBF, 1, 6), I(0xBF, 2, 7), I(0x85, imm=3), I(0xB7, 0), I(0x95),
+    ]  # fmt: skip
+    main = [*refs.map(1, 0), I(0x18, 2, 4, 0, 5), I(0), I(0xB7, 3), I(0xB7, 4), I(0x85, imm=164), I(0x95)]
+    return [*main, *callback]
+
+
+def test_elements_are_visited_in_the_kernels_order_and_may_be_deleted() -> None:
+    with Both(each_code, [MapSpec(HASH, 4, 8, 40, ZERO_SEED), array_spec(512)], functions=((0, 3), (8, 4))) as both:
+        for i in range(20):
+            key, value = (i * 7919).to_bytes(4, "little"), bytes(8)
+            both.kernel.map_update_elem(both.fds[0], key, value)
+            both.live[0].update(key, value)
+        for _ in range(2):
+            theirs, ours = both.run()
+            assert ours == theirs
+            assert len(set(both.read(1))) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from struct import pack
 from typing import NamedTuple
 
 from netbpf.engine.interp.engine import InterpEngine, InterpLoaded
@@ -40,11 +41,28 @@ def _ld(src: int, imm: int, reg: int) -> tuple[Instruction, Instruction]:
     return Instruction(0x18, reg, src, 0, imm), Instruction(0)
 
 
+def btf_with_int_functions() -> bytes:
+    """BTF of two static functions without parameters that return int: type ids 3 and 4."""
+    names = b"\0int\0main\0sub\0"
+
+    def head(name: int, kind: int, size_or_type: int) -> bytes:
+        return pack("<III", name, kind << 24, size_or_type)
+
+    types = head(1, 1, 4) + pack("<I", 1 << 24 | 32) + head(0, 13, 1) + head(5, 12, 2) + head(10, 12, 2)
+    return pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names
+
+
 class Both:
     """The same program, maps and packet on both sides. ``contents`` are values of key 0, by map index; those maps are frozen
-    when read-only."""
+    when read-only. ``functions`` are (slot, type id of ``btf_with_int_functions``) for programs that need function records."""
 
-    def __init__(self, code: Code, specs: Sequence[MapSpec] = (), contents: dict[int, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        code: Code,
+        specs: Sequence[MapSpec] = (),
+        contents: dict[int, bytes] | None = None,
+        functions: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self.kernel: LinuxProcess = LinuxHost().process()
         self.fds = [self.kernel.map_create(s) for s in specs]
         self.live = [create(s) for s in specs]
@@ -55,7 +73,8 @@ class Both:
         fds = self.fds
         theirs = Refs(lambda r, i: _ld(BPF_PSEUDO_MAP_FD, fds[i], r), lambda r, i: _ld(BPF_PSEUDO_MAP_VALUE, fds[i], r))
         ours = Refs(lambda r, i: _ld(BPF_PSEUDO_MAP_IDX, i, r), lambda r, i: _ld(BPF_PSEUDO_MAP_IDX_VALUE, i, r))
-        self.prog_fd = self.kernel.prog_load(tuple(code(theirs)))
+        btf = self.kernel.btf_load(btf_with_int_functions()) if functions else 0
+        self.prog_fd = self.kernel.prog_load(tuple(code(theirs)), btf_fd=btf, func_info=functions)
         program: Program = tuple(code(ours))
         self.loaded: InterpLoaded = InterpEngine().load(unproved(program, tuple(self.live)), SteppedEnv(1))
 
