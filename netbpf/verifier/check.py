@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from netbpf.abi.prog_types import BPF_F_SLEEPABLE
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
 from netbpf.verifier.alu import check_alu_op
 from netbpf.verifier.branch import check_cond_jmp_op
-from netbpf.verifier.calls import check_helper_call
+from netbpf.verifier.calls import check_helper_call, check_tail_call_maps
 from netbpf.verifier.debuginfo import check_btf_info, check_btf_info_early
 from netbpf.verifier.diagnosis import diagnose
 from netbpf.verifier.env import (
@@ -372,11 +373,19 @@ def _bpf_check(env: VerifierEnv) -> None:
     check_cfg(env)
     compute_postorder(env)
     bpf_stack_liveness_init(env)
+    check_sleepable(env)
     compute_scc(env)
     compute_live_registers(env)
     do_check_common(env, 0)
     do_check_subprogs(env)
     check_max_stack_depth(env)
+    check_tail_call_maps(env)
+
+
+def check_sleepable(env: VerifierEnv) -> None:
+    """No program type that is simulated may sleep."""
+    if env.request.prog_flags & BPF_F_SLEEPABLE:
+        raise _invalid(env, "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable\n")
 
 
 def print_verification_stats(env: VerifierEnv) -> None:
