@@ -2,16 +2,14 @@
 a translated classic filter calls.
 
 Tables only. The kernel turns four of the ancillary loads into calls of functions no eBPF program can name. Here they have
-numbers above every helper's, and prototypes, so that a translated filter passes the verifier and runs in the engines as any
-program does; a program loaded by bpf(2) gets none of them.
+numbers above every helper's, and prototypes (``abi.classic_helpers``), so that a translated filter passes the verifier and
+runs in the engines as any program does; a program loaded by bpf(2) gets none of them.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from netbpf.abi.arg_types import ARG_ANYTHING, ARG_PTR_TO_CTX
-from netbpf.abi.helpers import HelperProto
 from netbpf.abi.net import (
     SKF_AD_ALU_XOR_X,
     SKF_AD_CPU,
@@ -58,16 +56,9 @@ FUNC_SKB_GET_NLATTR_NEST: Final = CLASSIC_FUNC_BASE + 2  # (skb, A, X) -> offset
 FUNC_SKB_GET_HATYPE: Final = CLASSIC_FUNC_BASE + 3  # (skb, A, X) -> ARPHRD_* of the device
 
 
-def _row(number: int, name: str) -> HelperProto:
-    return HelperProto(number, name, "3.15", cap="", args=(ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_ANYTHING))
-
-
-CLASSIC_HELPERS: Final[dict[int, HelperProto]] = {
-    row.id: row
-    for row in (
-        _row(FUNC_SKB_GET_PAY_OFFSET, "skb_get_pay_offset"),
-        _row(FUNC_SKB_GET_NLATTR, "skb_get_nlattr"),
-        _row(FUNC_SKB_GET_NLATTR_NEST, "skb_get_nlattr_nest"),
-        _row(FUNC_SKB_GET_HATYPE, "skb_get_hatype"),
-    )
+CLASSIC_FUNC_NAMES: Final[dict[int, str]] = {
+    FUNC_SKB_GET_PAY_OFFSET: "skb_get_pay_offset",
+    FUNC_SKB_GET_NLATTR: "skb_get_nlattr",
+    FUNC_SKB_GET_NLATTR_NEST: "skb_get_nlattr_nest",
+    FUNC_SKB_GET_HATYPE: "skb_get_hatype",
 }

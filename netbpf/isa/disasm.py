@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
+from netbpf.abi.classic import CLASSIC_FUNC_NAMES
 from netbpf.ints import u32
 from netbpf.isa import funcs
 from netbpf.isa import opcodes as op
@@ -141,7 +142,8 @@ def format_insns(
 
 
 _HELPER_NAMES: Final[dict[int, str]] = {
-    number: name.replace("BPF_FUNC_", "bpf_") for name, number in vars(funcs).items() if name.startswith("BPF_FUNC_")
+    **{number: name.replace("BPF_FUNC_", "bpf_") for name, number in vars(funcs).items() if name.startswith("BPF_FUNC_")},
+    **CLASSIC_FUNC_NAMES,
 }
 
 

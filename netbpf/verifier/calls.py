@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from netbpf.abi import arg_types as at
+from netbpf.abi.classic_helpers import CLASSIC_HELPERS
+from netbpf.abi.classic import CLASSIC_HELPERS
 from netbpf.abi.helpers import FUNC_IDS, HELPERS, MAX_FUNC_ID, HelperProto
 from netbpf.abi.maps import MapType
 from netbpf.isa import opcodes as op
@@ -91,6 +93,10 @@ def get_helper_proto(env: VerifierEnv, func_id: int) -> HelperProto | None:
 
 
 def _proto_or_refuse(env: VerifierEnv, func_id: int) -> HelperProto:
+    if env.request.classic and func_id in CLASSIC_HELPERS:
+        return CLASSIC_HELPERS[func_id]
+    if env.request.classic and func_id in CLASSIC_HELPERS:
+        return CLASSIC_HELPERS[func_id]
     if not 0 <= func_id < MAX_FUNC_ID:
         raise _refuse(env, f"invalid func {func_text(func_id)}\n")
     proto = get_helper_proto(env, func_id)

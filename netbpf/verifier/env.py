@@ -100,6 +100,7 @@ class LoadRequest:
     btf: bytes = b""
     func_info: tuple[tuple[int, int], ...] = ()
     line_info: tuple[tuple[int, int, int, int], ...] = ()
+    classic: bool = False  # a translated classic filter: it may call what abi.classic_helpers lists
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from netbpf.abi.classic import CLASSIC_FUNC_NAMES
 from netbpf.abi.helpers import FUNC_IDS, HELPERS
 from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.choose import DEFAULT_ENGINE, ENGINES, get_engine
@@ -33,10 +34,14 @@ def of_socket_filters() -> dict[str, int]:
 
 
 def test_every_helper_of_a_socket_filter_has_a_body_or_is_known_to_have_none() -> None:
-    bodied = {HELPERS[number].name for number in BODIES} | {"tail_call"}
+    bodied = {HELPERS[number].name for number in BODIES if number in HELPERS} | {"tail_call"}
     assert set(of_socket_filters()) == bodied | WITHOUT_BODY
     assert not bodied & WITHOUT_BODY
     assert FUNC_IDS["tail_call"] == TAIL_CALL
+
+
+def test_every_function_of_translated_classic_filters_has_a_body() -> None:
+    assert set(CLASSIC_FUNC_NAMES) == {number for number in BODIES if number not in HELPERS}
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_BODY))

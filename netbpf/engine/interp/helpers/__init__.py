@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import Final
 
 from netbpf.abi.helpers import FUNC_IDS
-from netbpf.engine.interp.helpers import control, dynptrs, maps, packets, probes, ringbufs, strings, system, tasks
+from netbpf.engine.interp.helpers import classic, control, dynptrs, maps, packets, probes, ringbufs, strings, system, tasks
 from netbpf.engine.interp.helpers.body import Body
 
 _MODULES: Final = (control, dynptrs, maps, packets, probes, ringbufs, strings, system, tasks)
 
-BODIES: Final[dict[int, Body]] = {FUNC_IDS[name]: body for module in _MODULES for name, body in module.BODIES.items()}
+BODIES: Final[dict[int, Body]] = {
+    **{FUNC_IDS[name]: body for module in _MODULES for name, body in module.BODIES.items()},
+    **classic.NUMBERED_BODIES,
+}
 """Every helper body by number."""
 
 __all__ = ["BODIES", "Body"]
