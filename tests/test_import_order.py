@@ -85,4 +85,5 @@ def test_third_party_packages_come_through_their_doors(path: Path) -> None:
         if package not in DOORS:
             continue
         assert here.startswith(DOORS[package]), f"{here}:{line} imports {name}"
-        assert not at_top or here.startswith("engine/llvm/"), f"{here}:{line} imports {name} at module level: import it where it is used"
+        late = not at_top or here.startswith("engine/llvm/")
+        assert late, f"{here}:{line} imports {name} at module level: import it where it is used"

@@ -42,7 +42,9 @@ FUNCS_OF_MAP: Final[dict[int, frozenset[int]]] = {
     MapType.XSKMAP: _ids("redirect_map map_lookup_elem"),
     MapType.ARRAY_OF_MAPS: _ids("map_lookup_elem"),
     MapType.HASH_OF_MAPS: _ids("map_lookup_elem"),
-    MapType.SOCKMAP: _ids("sk_redirect_map sock_map_update map_update_elem map_delete_elem msg_redirect_map sk_select_reuseport map_lookup_elem"),
+    MapType.SOCKMAP: _ids(
+        "sk_redirect_map sock_map_update map_update_elem map_delete_elem msg_redirect_map sk_select_reuseport map_lookup_elem"
+    ),
     MapType.SOCKHASH: _ids(
         "sk_redirect_hash sock_hash_update map_update_elem map_delete_elem msg_redirect_hash sk_select_reuseport map_lookup_elem"
     ),
