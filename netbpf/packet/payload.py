@@ -98,7 +98,7 @@ class _Dissector:
                 break
             step = self._header(step)
         flow = step if isinstance(step, _Flow) else _Flow(step.off, step.ip_proto)
-        return flow._replace(thoff=min(flow.thoff & 0xFFFF, len(self.data)))
+        return flow._replace(thoff=min(flow.thoff & 0xFFFF, len(self.data) & 0xFFFF))  # the kernel compares as u16
 
     def _header(self, step: _Next) -> _Step:
         if step.proto >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
@@ -12,14 +13,15 @@ from typing import Any
 
 import pytest
 from support.kernel import needs_kernel
-from support.packet_grid import FILTERS, MAC, PEER
+from support.packet_grid import FILTERS, MAC, PEER, own_frames
 
 from netbpf.abi import sockopt as so
 from netbpf.host.choose import get_host
-from netbpf.host.lab import Lab, drain
+from netbpf.host.lab import Lab, drain, open_packet_socket, send_and_gather
 from netbpf.isa import builders as b
 
 pytestmark = needs_kernel
+FRAMES = own_frames()
 FRAME = MAC + PEER + b"\x08\0" + bytes(range(100))
 Log = Callable[[str, Callable[[], Any]], Any]
 Case = Callable[[Lab, Log], None]
@@ -265,3 +267,115 @@ def test_this_process_keeps_its_descriptors() -> None:
             raw(lab)
             lab.device.deliver(FRAME)
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+# --- classic filters ------------------------------------------------------------------------------------------------------
+KEPT: list[Any] = []
+
+
+def fprog(raw_insns: bytes, count: int | None = None) -> bytes:
+    """``struct sock_fprog`` of these bytes."""
+    KEPT.append(ctypes.create_string_buffer(raw_insns, max(len(raw_insns), 1)))
+    return struct.pack("<HxxxxxxQ", len(raw_insns) // 8 if count is None else count, ctypes.addressof(KEPT[-1]))
+
+
+def classic(*insns: tuple[int, int, int, int]) -> bytes:
+    return b"".join(struct.pack("<HBBI", *insn) for insn in insns)
+
+
+RET_K, RET_A, LD_B_ABS, LD_H_ABS, LD_W_ABS, LD_LEN, LDX_LEN, JEQ_K, LDX_MSH, LD_B_IND, DIV_X, ST, LD_MEM = (
+    *(0x06, 0x16, 0x30, 0x28, 0x20, 0x80, 0x81, 0x15, 0xB1, 0x50, 0x3C, 0x02, 0x60),
+)
+REFUSED = {
+    "no ret": classic((LD_LEN, 0, 0, 0)),
+    "jump out": classic((JEQ_K, 5, 0, 0), (RET_K, 0, 0, 1)),
+    "unknown code": classic((0xFF, 0, 0, 0), (RET_K, 0, 0, 1)),
+    "scratch not written": classic((LD_MEM, 0, 0, 3), (RET_A, 0, 0, 0)),
+    "scratch out of range": classic((ST, 0, 0, 16), (RET_A, 0, 0, 0)),
+    "division by zero": classic((0x34, 0, 0, 0), (RET_A, 0, 0, 0)),
+    "shift too far": classic((0x64, 0, 0, 32), (RET_A, 0, 0, 0)),
+    "unknown ancillary": classic((LD_W_ABS, 0, 0, 0xFFFFF000 + 80), (RET_A, 0, 0, 0)),
+}
+ACCEPTED = {
+    "len": classic((LD_LEN, 0, 0, 0), (RET_A, 0, 0, 0)),
+    "all": classic((RET_K, 0, 0, 0xFFFFFFFF)),
+    "none": classic((RET_K, 0, 0, 0)),
+    "byte 23": classic((LD_B_ABS, 0, 0, 23), (RET_A, 0, 0, 0)),
+    "half 12": classic((LD_H_ABS, 0, 0, 12), (JEQ_K, 0, 1, 0x0800), (RET_K, 0, 0, 20), (RET_K, 0, 0, 10)),
+    "word far out": classic((LD_W_ABS, 0, 0, 70), (RET_K, 0, 0, 9)),
+    "ip header length": classic((LDX_MSH, 0, 0, 14), (LD_B_IND, 0, 0, 14), (RET_A, 0, 0, 0)),
+    "divided by x 0": classic((LD_LEN, 0, 0, 0), (0x01, 0, 0, 0), (DIV_X, 0, 0, 0), (RET_K, 0, 0, 7)),
+    "scratch": classic((LD_LEN, 0, 0, 0), (ST, 0, 0, 15), (LD_MEM, 0, 0, 15), (RET_A, 0, 0, 0)),
+    "x": classic((LDX_LEN, 0, 0, 0), (0x87, 0, 0, 0), (RET_A, 0, 0, 0)),
+    **{
+        f"ancillary {at}": classic((LD_W_ABS, 0, 0, 0xFFFFF000 + at), (0x54, 0, 0, 0xFF), (0x04, 0, 0, 1), (RET_A, 0, 0, 0))
+        for at in (0, 4, 20, 24, 28, 32, 44, 48, 52, 60)
+    },
+    "net byte 9": classic((LD_B_ABS, 0, 0, 0xFFF00000 + 9), (RET_A, 0, 0, 0)),
+    "link byte 5": classic((LD_B_ABS, 0, 0, 0xFFE00000 + 5), (0x04, 0, 0, 1), (RET_A, 0, 0, 0)),
+}
+
+
+def test_attaching_classic_filters() -> None:
+    def case(lab: Lab, log: Log) -> None:
+        sock = raw(lab)
+        option = lambda name, value: sock.setsockopt(so.SOL_SOCKET, name, value)  # noqa: E731
+        blocks = lambda room=999: len(sock.getsockopt(so.SOL_SOCKET, so.SO_GET_FILTER, room))  # noqa: E731
+        log("get none", blocks)
+        for name, insns in {**REFUSED, "empty": b"", **ACCEPTED}.items():
+            log(f"attach {name}", lambda i=insns: option(so.SO_ATTACH_FILTER, fprog(i)))  # type: ignore[misc]
+            log("blocks", blocks)
+        good = ACCEPTED["len"]
+        for label, value in {
+            "count 0": fprog(good, 0),
+            "null": struct.pack("<HxxxxxxQ", 1, 0),
+            "bad address": struct.pack("<HxxxxxxQ", 1, 0x1000),
+            "short": fprog(good)[:15],
+            "long": fprog(good) + b"\0",
+            "4096": fprog(classic((RET_K, 0, 0, 1)) * 4096),
+            "4097": fprog(classic((RET_K, 0, 0, 1)) * 4097),
+        }.items():
+            log(label, lambda v=value: option(so.SO_ATTACH_FILTER, v))  # type: ignore[misc]
+        option(so.SO_ATTACH_FILTER, fprog(good))
+        for room in (1, 2, 3):
+            log(f"get with room for {room}", lambda r=room: blocks(r))  # type: ignore[misc]
+        option(so.SO_ATTACH_BPF, lab.process.prog_load(FILTERS["keep"]))
+        log("get of eBPF", blocks)
+        option(so.SO_ATTACH_FILTER, fprog(good))
+        log("detach", lambda: option(so.SO_DETACH_FILTER, 0))
+        log("detach again", lambda: option(so.SO_DETACH_FILTER, 0))
+        option(so.SO_LOCK_FILTER, 1)
+        log("attach locked", lambda: option(so.SO_ATTACH_FILTER, fprog(good)))
+        log("attach a bad one locked", lambda: option(so.SO_ATTACH_FILTER, fprog(b"")))
+
+    same(case)
+
+
+def test_option_memory() -> None:
+    """net.core.optmem_max: what a program may weigh, alone and in another's place."""
+
+    def case(lab: Lab, log: Log) -> None:
+        for before, length in ((0, 16371), (0, 16372), (1000, 15359), (1000, 15360), (2, 16357), (2, 16358)):
+            sock = raw(lab)
+            for n in filter(None, (before, length)):
+                prog = lab.process.prog_load(b.assemble([b.BPF_MOV64_IMM(b.BPF_REG_0, 0)] * (n - 1), b.BPF_EXIT_INSN()))
+                log(f"{n} after {before}", lambda s=sock, fd=prog: s.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_BPF, fd))  # type: ignore[misc]
+                lab.process.close(prog)
+            sock.close()
+
+    same(case)
+
+
+@pytest.mark.parametrize("sock_type", [so.SOCK_RAW, so.SOCK_DGRAM], ids=["raw", "dgram"])
+@pytest.mark.parametrize("kind", ["tap", "lo"])
+def test_classic_filters_on_every_frame(kind: str, sock_type: int) -> None:
+    def case(lab: Lab, log: Log) -> None:
+        witness = open_packet_socket(lab)
+        for name, insns in ACCEPTED.items():
+            with open_packet_socket(lab, sock_type=sock_type) as sock:
+                sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, fprog(insns))
+                outcomes = send_and_gather(lab, sock, FRAMES.values(), witness=witness, wait_s=0.002)
+                for frame, outcome in zip(FRAMES, outcomes, strict=True):
+                    log(f"{name} on {frame}", lambda o=outcome: [(r.length, r.address[2]) for r in o.received])  # type: ignore[misc]
+
+    same(case, kind=kind)

@@ -1,7 +1,8 @@
 """A socket's filter: attach, detach, lock, and the errnos of each. Shared by every kind of simulated socket.
 
-The options are SO_ATTACH_BPF, SO_DETACH_BPF (the same number as SO_DETACH_FILTER), SO_LOCK_FILTER. A filter holds its
-program: closing the program's descriptor does not unload it.
+The options are SO_ATTACH_BPF, SO_ATTACH_FILTER, SO_DETACH_FILTER (SO_DETACH_BPF is the same number), SO_LOCK_FILTER and
+SO_GET_FILTER. A filter of eBPF holds its program: closing the program's descriptor does not unload it. A classic one is
+translated and proved here and belongs to the socket alone.
 """
 
 from __future__ import annotations
@@ -14,32 +15,46 @@ from netbpf.engine.base import Loaded
 from netbpf.errors import BpfError
 from netbpf.host.sim.machine import Machine
 from netbpf.host.sim.objects import KObject, ProgObject
+from netbpf.isa.classic import BPF_MAXINSNS, ClassicProgram, decode_classic, encode_classic
 from netbpf.packet.skbuff import SkBuff
 
-PROG_HEADER_BYTES: Final = 72  # sizeof(struct bpf_prog) without its instructions
+PROG_HEADER_BYTES: Final = 96  # struct bpf_prog without its instructions, as a socket's option memory is charged for it
 
 
 class SocketFilter:
     """What struct sock keeps of its filter."""
 
-    __slots__ = ("_loaded", "_machine", "locked", "prog")
+    __slots__ = ("_charged", "_loaded", "_machine", "classic", "locked", "prog")
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self.prog: ProgObject | None = None
+        self.prog: ProgObject | None = None  # where an eBPF program is attached
+        self.classic: ClassicProgram = ()  # where a classic one is
         self.locked = False
         self._loaded: Loaded | None = None
+        self._charged = 0
 
     def attach(self, obj: KObject) -> None:
-        """sk_attach_bpf: the program takes the place of the one there. Raises BpfError(EPERM, EINVAL, ENOMEM)."""
+        """sk_attach_bpf: the program takes the place of the one there. Raises BpfError(EINVAL, ENOMEM)."""
         if not isinstance(obj, ProgObject) or obj.program.prog_type != ProgType.SOCKET_FILTER:
             raise BpfError(errno.EINVAL)
-        if PROG_HEADER_BYTES + 8 * len(obj.insns) > self._machine.sysctl.optmem_max:
-            raise BpfError(errno.ENOMEM)
+        size = self._charge(len(obj.insns))
         obj.hold()
-        self._drop()
+        self._replace(obj.loaded(self._machine.engine, self._machine.env), size)
         self.prog = obj
-        self._loaded = obj.loaded(self._machine.engine, self._machine.env)
+
+    def attach_classic(self, raw: bytes) -> None:
+        """sk_attach_filter on the bytes of ``struct sock_filter[]``. Raises BpfError(EINVAL, ENOMEM)."""
+        insns = decode_classic(raw)
+        loaded, length = _prove(self._machine, insns)
+        self._replace(loaded, self._charge(length))
+        self.classic = insns
+
+    @staticmethod
+    def check_classic_length(count: int) -> None:
+        """Raises BpfError(EINVAL) for a number of classic instructions that no filter has."""
+        if not 0 < count <= BPF_MAXINSNS:
+            raise BpfError(errno.EINVAL)
 
     def check_unlocked(self) -> None:
         """Raises BpfError(EPERM) once SO_LOCK_FILTER was set."""
@@ -49,15 +64,27 @@ class SocketFilter:
     def detach(self) -> None:
         """Raises BpfError(EPERM, ENOENT)."""
         self.check_unlocked()
-        if self.prog is None:
+        if self._loaded is None:
             raise BpfError(errno.ENOENT)
-        self._drop()
+        self.release()
 
     def lock(self, on: bool) -> None:
         """There is no way back: BpfError(EPERM) on unlocking."""
         if self.locked and not on:
             raise BpfError(errno.EPERM)
         self.locked = on
+
+    def get_classic(self, room: int) -> tuple[int, bytes]:
+        """sk_get_filter: (number of instructions, their bytes). ``room`` counts instructions; 0 only asks how many there are.
+
+        Raises BpfError(EACCES) for an eBPF program, EINVAL where they do not fit.
+        """
+        if self.prog is not None:
+            raise BpfError(errno.EACCES)
+        count = len(self.classic)
+        if room and room < count:
+            raise BpfError(errno.EINVAL)
+        return count, encode_classic(self.classic) if room else b""
 
     def run(self, skb: SkBuff) -> int:
         """The verdict: bytes to keep, u32. All there are where there is no filter."""
@@ -67,10 +94,31 @@ class SocketFilter:
         return self._loaded.run_one(skb) & 0xFFFF_FFFF
 
     def release(self) -> None:
-        """The socket is gone."""
-        self._drop()
+        """The filter, or its socket, is gone."""
+        self._replace(None, 0)
 
-    def _drop(self) -> None:
+    def _charge(self, insn_count: int) -> int:
+        """Bytes of option memory for a program, while the one before it is still charged. Raises BpfError(ENOMEM)."""
+        size, limit = PROG_HEADER_BYTES + 8 * insn_count, self._machine.sysctl.optmem_max
+        if size > limit or self._charged + size >= limit:
+            raise BpfError(errno.ENOMEM)
+        return size
+
+    def _replace(self, loaded: Loaded | None, charged: int) -> None:
         if self.prog is not None:
             self.prog.drop()
-        self.prog, self._loaded = None, None
+        self.prog, self.classic, self._loaded, self._charged = None, (), loaded, charged
+
+
+def _prove(machine: Machine, insns: ClassicProgram) -> tuple[Loaded, int]:
+    """A classic filter checked, translated, proved and made live; and the length of the translation. Raises BpfError(EINVAL)."""
+    from netbpf.engine.choose import get_engine
+    from netbpf.sources.cbpf import to_spec
+    from netbpf.verifier.check import verify
+    from netbpf.verifier.env import LoadRequest
+
+    spec = to_spec(insns)
+    result = verify(LoadRequest(spec.insns, classic=True))
+    if result.program is None:
+        raise BpfError(errno.EINVAL, f"EINVAL: the translated filter was refused: {result.log.strip()}")
+    return get_engine(machine.engine).load(result.program, machine.env), len(spec.insns)

@@ -17,8 +17,10 @@ from netbpf.errors import BpfError
 from netbpf.host.sim.machine import Task
 from netbpf.host.sim.packet_socket import MIN_RCVBUF, PacketSocket, auxdata
 from netbpf.host.sim.socket_errors import as_socket_error
+from netbpf.isa.classic import SOCK_FILTER_BYTES
 
 _INT = Struct("<i")
+_FPROG = Struct("<H6xQ")  # struct sock_fprog
 _TYPES: Final = frozenset({so.SOCK_DGRAM, so.SOCK_RAW})
 _RECV_FLAGS: Final = so.MSG_PEEK | so.MSG_TRUNC | so.MSG_DONTWAIT | so.MSG_ERRQUEUE | so.MSG_CMSG_CLOEXEC
 CMSG_HEADER_BYTES: Final = 16  # struct cmsghdr
@@ -230,6 +232,9 @@ class SimSocket:
     @as_socket_error
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
         """An int, or bytes where ``buflen`` is given. Raises BpfError."""
+        if (level, optname) == (so.SOL_SOCKET, so.SO_GET_FILTER):
+            count, insns = self._sock().filter.get_classic(buflen or _INT.size)
+            return insns[:count] if buflen else count  # its length is told in instructions, and Python cuts the bytes to it
         getter = _GETTERS.get((level, optname))
         if getter is None:
             raise BpfError(errno.ENOPROTOOPT)
@@ -247,6 +252,18 @@ def _set_attach_bpf(task: Task, sock: PacketSocket, raw: bytes) -> None:
         raise BpfError(errno.EINVAL)
     sock.filter.check_unlocked()
     sock.filter.attach(task.fds.get(_INT.unpack(raw)[0]).obj)
+
+
+def _set_attach_filter(task: Task, sock: PacketSocket, raw: bytes) -> None:
+    """``struct sock_fprog``: a count and an address in the process's memory."""
+    if len(raw) != _FPROG.size:
+        raise BpfError(errno.EINVAL)
+    count, address = _FPROG.unpack(raw)
+    sock.filter.check_unlocked()
+    if not address:
+        raise BpfError(errno.EINVAL)
+    sock.filter.check_classic_length(count)
+    sock.filter.attach_classic(task.memory.read(address, count * SOCK_FILTER_BYTES))
 
 
 def _set_detach(task: Task, sock: PacketSocket, raw: bytes) -> None:
@@ -281,6 +298,7 @@ def _get_int(value: Callable[[PacketSocket], int]) -> Callable[[PacketSocket], b
 
 _SETTERS: Final[dict[tuple[int, int], Callable[[Task, PacketSocket, bytes], None]]] = {
     (so.SOL_SOCKET, so.SO_ATTACH_BPF): _set_attach_bpf,
+    (so.SOL_SOCKET, so.SO_ATTACH_FILTER): _set_attach_filter,
     (so.SOL_SOCKET, so.SO_DETACH_BPF): _set_detach,
     (so.SOL_SOCKET, so.SO_LOCK_FILTER): _set_lock,
     (so.SOL_SOCKET, so.SO_RCVBUF): _set_rcvbuf,
