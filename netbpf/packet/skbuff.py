@@ -51,6 +51,7 @@ class SkBuff:
     local_ip6: tuple[int, int, int, int] = (0, 0, 0, 0)
     remote_port: int = 0
     local_port: int = 0
+    has_sk: bool = False  # a socket owns the packet; what is being received from a wire has none
     sk_cookie: int = 0
     sk_uid: int = 0
     cb: bytearray = field(default_factory=lambda: bytearray(20))

@@ -86,6 +86,24 @@ def test_loads_give_what_the_kernel_gives(prog_type: ProgType) -> None:
     assert loaded > 120
 
 
+def test_the_socket_that_owns_the_packet_reads_as_the_kernels() -> None:
+    """``skb->sk`` in BPF_PROG_TEST_RUN: the runner's socket, with the packet's addresses."""
+    read = 0
+    with LinuxHost().process() as kernel, SimHost().process() as here:
+        for off in range(0, 80, 4):
+            insns = (I(0x79, 2, 1, 168), I(0xB7, 0), I(0x15, 2, 0, 1), I(0x61, 0, 2, off), I(0x95))
+            try:
+                fd = kernel.prog_load(insns)
+            except ProgramRejected:
+                continue
+            read += 1
+            program = unproved(insns)
+            ours = InterpEngine().load(program, SteppedEnv(1)).run_one(loopback_skb(TCP_FRAME))
+            assert ours == kernel.prog_test_run(fd, TCP_FRAME).retval, off
+            assert here.prog_test_run(here.prog_load(insns), TCP_FRAME).retval == ours, off
+    assert read > 10
+
+
 # --- fields that only a real packet fills -------------------------------------------------------------------------------
 FRAMES = [
     bytes.fromhex("ffffffffffff0200000000018100a1230800") + bytes(60),

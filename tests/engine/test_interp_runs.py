@@ -23,6 +23,7 @@ from netbpf.maps.perf_buffer import PerfBuffer
 from netbpf.maps.spec import MapSpec
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.record import Record
+from netbpf.packet.skbuff import SkBuff
 
 HASH, ARRAY, PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_ARRAY, ARRAY_OF_MAPS, QUEUE, RINGBUF, BLOOM = 1, 2, 3, 4, 6, 12, 22, 27, 30
 EXIT = I(0x95)
@@ -303,6 +304,16 @@ def _s32(v: int) -> int:
 )  # fmt: skip
 def test_what_the_machine_tells(helper: str, value: int) -> None:
     assert run([call(helper), EXIT]) == value
+
+
+def test_what_comes_from_a_wire_belongs_to_no_socket() -> None:
+    skb = SkBuff(TCP_FRAME, len(TCP_FRAME), sk_cookie=5, sk_uid=1000)
+    assert load([call("get_socket_uid"), EXIT]).run_one(skb) == 65534
+    assert load([call("get_socket_cookie"), EXIT]).run_one(skb) == 0
+    assert load([I(0x79, 0, 1, 168), EXIT]).run_one(skb) == 0
+    skb.has_sk = True
+    assert load([call("get_socket_uid"), EXIT]).run_one(skb) == 1000
+    assert load([call("get_socket_cookie"), EXIT]).run_one(skb) == 5
 
 
 def test_random_numbers_are_the_environments() -> None:

@@ -26,7 +26,12 @@ FRAMES = {"zero64": ZERO64, "tcp": TCP_FRAME}
 def loopback_skb(frame: bytes, *, is_l2: bool = False) -> SkBuff:
     """What BPF_PROG_TEST_RUN makes of a frame on the loopback device: the Ethernet header pulled, unless ``is_l2``."""
     ethertype = int.from_bytes(frame[12:14])
+    is_ip = ethertype == 0x800
     return SkBuff(
+        has_sk=True,
+        family=2 if is_ip else 0,
+        local_ip4=int.from_bytes(frame[26:30]) if is_ip else 0,
+        remote_ip4=int.from_bytes(frame[30:34]) if is_ip else 0,
         head=frame,
         len=len(frame) - (0 if is_l2 else ETH_HLEN),
         data_off=0 if is_l2 else ETH_HLEN,

@@ -6,6 +6,7 @@ into a function of the sk_buff. Knows no opcode.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -18,16 +19,19 @@ from netbpf.engine.interp.memory import (
     PACKET_ADDRESS,
     PACKET_NUMBER,
     SIZE_MASK,
+    SOCKET_ADDRESS,
+    SOCKET_NUMBER,
     UINT,
     AddressSpace,
     Fault,
 )
 from netbpf.ints import u64
-from netbpf.packet.context import FIELD_VALUES, WORD_VALUES
+from netbpf.packet.context import FIELD_VALUES, WORD_VALUES, htonl, htons
 from netbpf.packet.load import data_end
 from netbpf.packet.skbuff import SkBuff
 
 Reader = Callable[[SkBuff], int]
+TCP_CLOSE: Final = 7
 NO_RULES: Final = CtxRules("", frozenset(), frozenset(), {})
 
 
@@ -147,15 +151,31 @@ def _packet_end(memory: AddressSpace) -> Reader:
     return read
 
 
-def _no_socket(memory: AddressSpace) -> Reader:
-    """No socket owns a packet that is being received: the pointer is NULL."""
-    return lambda skb: 0
+def _socket(memory: AddressSpace) -> Reader:
+    """NULL where no socket owns the packet."""
+
+    def read(skb: SkBuff) -> int:
+        if not skb.has_sk:
+            return 0
+        memory.add("struct bpf_sock", bpf_sock(skb), number=SOCKET_NUMBER, writable=False)
+        return SOCKET_ADDRESS
+
+    return read
+
+
+def bpf_sock(skb: SkBuff) -> bytes:
+    """``struct bpf_sock`` of the socket that owns the packet, laid out as ``abi.context.BPF_SOCK_FIELDS`` says: not bound to a
+    device, not connected, no receive queue."""
+    head = struct.pack("<6I", 0, skb.family, 0, 0, 0, 0)
+    local = struct.pack("<I4II", htonl(skb.local_ip4), *map(htonl, skb.local_ip6), skb.local_port)
+    remote = struct.pack("<I I4I", htons(skb.remote_port), htonl(skb.remote_ip4), *map(htonl, skb.remote_ip6))
+    return head + local + remote + struct.pack("<Ii", TCP_CLOSE, -1)
 
 
 POINTERS: Final[dict[str, Callable[[AddressSpace], Reader]]] = {
     "pkt": _packet_start,
     "pkt_meta": _packet_start,
     "pkt_end": _packet_end,
-    "sock_common_or_null": _no_socket,
+    "sock_common_or_null": _socket,
 }
 """Fields whose load gives a pointer, by the kind ``abi.context`` states."""

@@ -32,6 +32,8 @@ CTX_BYTES: Final = 192  # sizeof(struct __sk_buff)
 CHECKSUM_COMPLETE: Final = 4
 WIRE_LEN_MAX: Final = 65536
 GSO_SEGS_MAX: Final = 65535
+AF_INET, AF_INET6 = 2, 10
+_IP6: Final = Struct(">4I")
 MIN_BY_PROTOCOL: Final = {ETH_P_IP: 20, ETH_P_IPV6: 40}
 
 # Fields of struct __sk_buff that come from the caller: name -> (offset, struct). All other bytes must be zero.
@@ -107,7 +109,9 @@ def _build(frame: bytes, ctx: bytes | None, is_l2: bool) -> SkBuff:
         pkt_type=_pkt_type(frame),
         ifindex=1,
         dev_type=ARPHRD_LOOPBACK,
+        has_sk=True,
     )
+    _own(skb, frame)
     if ctx is not None:
         _take_ctx(skb, ctx, given)
     skb.wire_len = given.get("wire_len", 0) or skb.len
@@ -120,6 +124,14 @@ def _pkt_type(frame: bytes) -> int:
     if to == bytes(6):
         return PACKET_HOST
     return PACKET_MULTICAST if to[0] & 1 else PACKET_OTHERHOST
+
+
+def _own(skb: SkBuff, frame: bytes) -> None:
+    """The runner's socket: of the packet's family, its addresses those of the IP header."""
+    if skb.protocol == ETH_P_IP:
+        skb.family, skb.local_ip4, skb.remote_ip4 = AF_INET, int.from_bytes(frame[26:30]), int.from_bytes(frame[30:34])
+    elif skb.protocol == ETH_P_IPV6:
+        skb.family, skb.local_ip6, skb.remote_ip6 = AF_INET6, _IP6.unpack(frame[22:38]), _IP6.unpack(frame[38:54])
 
 
 def _take_ctx(skb: SkBuff, ctx: bytes, given: dict[str, int]) -> None:

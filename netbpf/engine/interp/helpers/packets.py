@@ -12,6 +12,7 @@ from netbpf.packet import load
 from netbpf.packet.load import data_end
 
 INIT_NETNS_COOKIE: Final = 1
+OVERFLOW_UID: Final = 65534
 
 
 def skb_load_bytes(m: Machine, skb: int, offset: int, to: int, size: int, r5: int) -> int:
@@ -30,11 +31,13 @@ def _give(m: Machine, to: int, size: int, data: bytes | None) -> int:
 
 
 def get_socket_cookie(m: Machine, skb: int, r2: int, r3: int, r4: int, r5: int) -> int:
-    return m.skb.sk_cookie
+    """Of the socket that owns the packet; 0 without one."""
+    return m.skb.sk_cookie if m.skb.has_sk else 0
 
 
 def get_socket_uid(m: Machine, skb: int, r2: int, r3: int, r4: int, r5: int) -> int:
-    return m.skb.sk_uid
+    """Of the socket that owns the packet; overflowuid without one."""
+    return m.skb.sk_uid if m.skb.has_sk else OVERFLOW_UID
 
 
 def get_netns_cookie(m: Machine, skb: int, r2: int, r3: int, r4: int, r5: int) -> int:
