@@ -11,7 +11,6 @@ from typing import Final
 
 from netbpf.abi import arg_types as at
 from netbpf.abi.classic_helpers import CLASSIC_HELPERS
-from netbpf.abi.classic import CLASSIC_HELPERS
 from netbpf.abi.helpers import FUNC_IDS, HELPERS, MAX_FUNC_ID, HelperProto
 from netbpf.abi.maps import MapType
 from netbpf.isa import opcodes as op
@@ -95,8 +94,6 @@ def get_helper_proto(env: VerifierEnv, func_id: int) -> HelperProto | None:
 def _proto_or_refuse(env: VerifierEnv, func_id: int) -> HelperProto:
     if env.request.classic and func_id in CLASSIC_HELPERS:
         return CLASSIC_HELPERS[func_id]
-    if env.request.classic and func_id in CLASSIC_HELPERS:
-        return CLASSIC_HELPERS[func_id]
     if not 0 <= func_id < MAX_FUNC_ID:
         raise _refuse(env, f"invalid func {func_text(func_id)}\n")
     proto = get_helper_proto(env, func_id)
@@ -171,8 +168,25 @@ def _call_tail_call(env: VerifierEnv, insn_idx: int, meta: CallMeta) -> None:
     check_resource_leak(env, False, True, "tail_call")
 
 
+def _loop_flag_is_zero(env: VerifierEnv) -> bool:
+    zero = is_null(cur_regs(env)[4])
+    if zero:
+        mark_chain_precision(env, 4)
+    return zero
+
+
+def _update_loop_inline_state(env: VerifierEnv, insn_idx: int, subprogno: int) -> None:
+    """The kernel turns a call with flags 0 and one callback into a loop of its own; deciding so makes the flags precise."""
+    aux = env.insn_aux[insn_idx]
+    if aux.loop_inline is None:
+        aux.loop_inline = (_loop_flag_is_zero(env), subprogno)
+    elif aux.loop_inline[0]:
+        aux.loop_inline = (_loop_flag_is_zero(env) and aux.loop_inline[1] == subprogno, subprogno)
+
+
 def _call_loop(env: VerifierEnv, insn_idx: int, meta: CallMeta) -> None:
     """The callback runs at most R1 times: once the path has run it so often, only going on is left."""
+    _update_loop_inline_state(env, insn_idx, meta.subprogno)
     mark_chain_precision(env, 1)
     state = current(env)
     frame = cur_func(state)

@@ -28,7 +28,11 @@ _DYNPTR_STRUCT: Final = "bpf_dynptr"
 # declaration tags "arg:..." of a parameter
 _TAG_PREFIX: Final = "arg:"
 _TAGS: Final = frozenset({"ctx", "nonnull", "trusted", "nullable", "arena", "untrusted"})
-_KIND_WORDS: Final = {2: "ptr", 4: "struct", 5: "union", 7: "fwd", 13: "func_proto", 3: "array", 16: "float", 0: "void"}
+# btf_kind_str
+_KIND_WORDS: Final = (
+    "UNKNOWN INT PTR ARRAY STRUCT UNION ENUM FWD TYPEDEF VOLATILE CONST RESTRICT FUNC FUNC_PROTO VAR DATASEC FLOAT DECL_TAG "
+    "TYPE_TAG ENUM64"
+).split()
 
 
 class SubprogArg(NamedTuple):
@@ -75,8 +79,8 @@ def _pointer_arg(env: VerifierEnv, btf: Btf, index: int, param: BtfType, tags: f
         raise _say(env, True, f"arg#{index} has invalid combination of tags\n")
     size = btf.size(target_id)
     if target is None or not size:
-        kind = _KIND_WORDS.get(target.kind if target is not None else 0, "unknown")
-        text = f"arg#{index} reference type('{kind.upper()} {name}') size cannot be determined: -22\n"
+        kind = _KIND_WORDS[target.kind if target is not None else 0]
+        text = f"arg#{index} reference type('{kind} {name}') size cannot be determined: -22\n"
         raise _say(env, True, text)
     return SubprogArg(at.ARG_PTR_TO_MEM | (0 if "nonnull" in tags else at.PTR_MAYBE_NULL), size)
 
@@ -94,7 +98,7 @@ def _arg(env: VerifierEnv, btf: Btf, info: SubprogInfo, index: int, member: Memb
         raise _say(env, True, f"arg#{index} has pointer tag, but is not a pointer type\n")
     if param is not None and param.kind in _NUMBERS:
         return SubprogArg(at.ARG_ANYTHING)
-    kind = _KIND_WORDS.get(param.kind if param is not None else 0, "unknown").upper()
+    kind = _KIND_WORDS[param.kind if param is not None else 0]
     raise _say(env, info.is_global, f"Arg#{index} type {kind} in {info.name}() is not supported yet.\n")
 
 
@@ -195,6 +199,15 @@ def _promised(env: VerifierEnv, arg: SubprogArg) -> RegState:
     if reg.type & st.PTR_MAYBE_NULL:
         reg.id = env.new_id()
     return reg
+
+
+def check_main_args(env: VerifierEnv) -> None:
+    """The main program's BTF should say that it takes the context; where it does not, it is not trusted (no reason to refuse)."""
+    if not env.request.func_info:
+        return
+    info = env.subprogs[0]
+    if btf_prepare_func_args(env, 0) or len(info.args) != 1 or info.args[0].arg_type != at.ARG_PTR_TO_CTX:
+        info.unreliable = True
 
 
 def set_global_args(env: VerifierEnv, subprog: int, regs: list[RegState]) -> None:
