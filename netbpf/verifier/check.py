@@ -30,7 +30,7 @@ from netbpf.verifier.env import (
 )
 from netbpf.verifier.facts import note_access, note_call, verified_program
 from netbpf.verifier.frames import check_func_call, prepare_func_exit
-from netbpf.verifier.global_args import set_global_args
+from netbpf.verifier.global_args import check_main_args, set_global_args
 from netbpf.verifier.liveness import (
     bpf_commit_stack_write_marks,
     bpf_reset_live_stack_callchain,
@@ -232,14 +232,11 @@ def _print_arrival(env: VerifierEnv, state: VerifierState) -> None:
     env.do_print_state = False
 
 
-def _walk_insn(env: VerifierEnv, state: VerifierState, insn: Instruction) -> bool | None:
-    """One instruction, with what it does to the stack noted for liveness."""
-    code = insn.code
-    if code not in _TOUCHES_STACK:
-        return HANDLERS[code](env, insn)
+def _walk_stack_insn(env: VerifierEnv, state: VerifierState, insn: Instruction) -> bool | None:
+    """An instruction that may write the stack or change frames, with its writes noted for liveness."""
     bpf_reset_stack_write_marks(env, env.insn_idx)
     curframe = state.curframe
-    ended = HANDLERS[code](env, insn)
+    ended = HANDLERS[insn.code](env, insn)
     if state.curframe == curframe:
         bpf_commit_stack_write_marks(env)
     else:
@@ -264,7 +261,8 @@ def _end_path(env: VerifierEnv, pop_log: bool) -> bool:
 def do_check(env: VerifierEnv) -> None:
     """Walk every path from the current state on. Raises Reject at the first one that goes wrong."""
     insns, insn_aux, stats = env.insns, env.insn_aux, env.stats
-    level, pop_log, n = env.log_level, not env.log_level & BPF_LOG_LEVEL2, len(env.insns)
+    logging, level_2, n = env.log_level & BPF_LOG_LEVEL, env.log_level & BPF_LOG_LEVEL2, len(env.insns)
+    pop_log, handlers = not level_2, HANDLERS
     env.do_print_state = False
     env.prev_insn_idx = -1
     walking = True
@@ -287,8 +285,8 @@ def do_check(env: VerifierEnv) -> None:
             continue
         if aux.jmp_point:
             push_jmp_history(env, state)
-        if level & BPF_LOG_LEVEL:
-            if level & BPF_LOG_LEVEL2 and env.do_print_state:
+        if logging:
+            if level_2 and env.do_print_state:
                 _print_arrival(env, state)
             print_insn(env, state)
         if not state.speculative:
@@ -297,7 +295,11 @@ def do_check(env: VerifierEnv) -> None:
             walking = _end_path(env, pop_log)
             continue
         try:
-            ended = _walk_insn(env, state, insns[insn_idx])
+            insn = insns[insn_idx]
+            if insn.code in _TOUCHES_STACK:
+                ended = _walk_stack_insn(env, state, insn)
+            else:
+                ended = handlers[insn.code](env, insn)
         except Reject as reject:
             if not state.speculative or reject.errno not in RECOVERABLE:
                 raise
@@ -328,6 +330,7 @@ def do_check_common(env: VerifierEnv, subprog: int) -> None:
     else:
         regs[1] = RegState(PTR_TO_CTX)
         mark_reg_known_zero(env, regs, 1)
+        check_main_args(env)
     do_check(env)
     if not env.log_level & BPF_LOG_LEVEL2:
         vlog_reset(env, 0)

@@ -5,6 +5,7 @@ Pure on registers: `is_scalar_branch_taken` reads, `regs_refine_cond_op` narrows
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -101,8 +102,35 @@ _ORDERS: Final[dict[int, Callable[[View, View], int]]] = {
 }
 
 
+# on two known numbers: u64 or u32, shifted by half the range for the signed ones
+_KNOWN: Final[dict[int, Callable[[int, int], bool]]] = {
+    op.BPF_JEQ: operator.eq,
+    op.BPF_JNE: operator.ne,
+    op.BPF_JSET: lambda a, b: a & b != 0,
+    op.BPF_JGT: operator.gt,
+    op.BPF_JGE: operator.ge,
+    op.BPF_JLT: operator.lt,
+    op.BPF_JLE: operator.le,
+}
+_KNOWN_SIGNED: Final[dict[int, Callable[[int, int], bool]]] = {
+    op.BPF_JSGT: operator.gt,
+    op.BPF_JSGE: operator.ge,
+    op.BPF_JSLT: operator.lt,
+    op.BPF_JSLE: operator.le,
+}
+
+
+def _known_branch(reg1: RegState, reg2: RegState, opcode: int) -> bool:
+    compare = _KNOWN.get(opcode)
+    if compare is not None:
+        return compare(reg1.umin_value, reg2.umin_value)
+    return _KNOWN_SIGNED[opcode](reg1.smin_value, reg2.smin_value)
+
+
 def is_scalar_branch_taken(reg1: RegState, reg2: RegState, opcode: int, is_jmp32: bool) -> int:
     """1 when ``reg1 op reg2`` holds for every value, 0 when for none, -1 when it depends."""
+    if not is_jmp32 and not reg1.var_off.mask and not reg2.var_off.mask:
+        return int(_known_branch(reg1, reg2, opcode))
     a, b = _view(reg1, is_jmp32), _view(reg2, is_jmp32)
     if opcode == op.BPF_JEQ:
         return _equal(reg1, reg2, a, b, is_jmp32)

@@ -272,7 +272,7 @@ class VerifierEnv:
         self.do_print_state = False  # print the whole state before the next instruction
         self.btf: Btf | None = None  # the program's BTF, when function or line records came with it
         self.liveness: Any = None  # verifier.liveness.StackLiveness
-        self.back_table: list[tuple[int, int, int]] = []  # precision's: what each instruction does, backwards
+        self.back_table: list[tuple[int, int, int, int]] = []  # precision's: what each instruction does, backwards
         self.successors: list[tuple[int, ...]] = []  # of every instruction, within its function
         self.postorder: list[int] = []
         self.scc_visits: dict[tuple[tuple[int, ...], int], Any] = {}  # (callsites, loop) -> prune.SccVisit

@@ -8,7 +8,7 @@ Checks nothing; never refuses a program on purpose.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from netbpf.errors import InternalError
 from netbpf.isa.instruction import Instruction
@@ -69,13 +69,9 @@ class LinkedReg(NamedTuple):
     num: int
 
 
-class JmpHistoryEntry(NamedTuple):
-    """One instruction of the path that needs remembering: a jump arrived here, or it touched the stack, or linked scalars."""
-
-    idx: int
-    prev_idx: int
-    flags: int
-    linked_regs: tuple[LinkedReg, ...]
+# One instruction of the path that needs remembering, because a jump arrived here, or it touched the stack, or linked scalars:
+# (instruction, the one before it, INSN_F_* flags, linked scalars). A bare tuple: one is made for nearly every jump.
+JmpHistoryEntry = tuple[int, int, int, tuple[LinkedReg, ...]]
 
 
 def insn_stack_access_flags(frameno: int, spi: int) -> int:
@@ -87,10 +83,10 @@ def push_jmp_history(env: VerifierEnv, cur: VerifierState, insn_flags: int = 0, 
     """Remember the current instruction in ``cur``'s history; a second call for it adds to the entry."""
     entry = env.cur_hist_ent
     if entry is not None:
-        entry = entry._replace(flags=entry.flags | insn_flags, linked_regs=linked_regs)
+        entry = (entry[0], entry[1], entry[2] | insn_flags, linked_regs)
         cur.jmp_history[-1] = entry
     else:
-        entry = JmpHistoryEntry(env.insn_idx, env.prev_insn_idx, insn_flags, linked_regs)
+        entry = (env.insn_idx, env.prev_insn_idx, insn_flags, linked_regs)
         cur.jmp_history.append(entry)
     env.cur_hist_ent = entry
 
@@ -110,6 +106,10 @@ class Backtrack:
 
     def empty(self) -> bool:
         return not any(self.regs) and not any(self.slots)
+
+    def is_alone(self) -> bool:
+        """Only registers of the current frame are looked for."""
+        return not any(self.slots) and sum(map(bool, self.regs)) == (self.regs[self.frame] != 0)
 
     def exit_subprog(self) -> None:
         if self.frame == 0:
@@ -138,10 +138,10 @@ def _bits(mask: int) -> list[int]:
 
 def _sync_linked_regs(bt: Backtrack, hist: JmpHistoryEntry | None) -> None:
     """When one of the scalars linked at this instruction is looked for, all of them are."""
-    if hist is None or not hist.linked_regs:
+    if hist is None or not hist[3]:
         return
     regs, slots = bt.regs, bt.slots
-    linked = hist.linked_regs
+    linked = hist[3]
     if not any((regs if is_reg else slots)[frameno] >> num & 1 for frameno, is_reg, num in linked):
         return
     for frameno, is_reg, num in linked:
@@ -171,18 +171,20 @@ def _back_load(insn: Instruction, hist: JmpHistoryEntry | None, bt: Backtrack) -
     if not bt.regs[bt.frame] & dst:
         return True
     bt.regs[bt.frame] &= ~dst
-    if hist is not None and hist.flags & INSN_F_STACK_ACCESS:
-        bt.slots[hist.flags & INSN_F_FRAMENO_MASK] |= 1 << (hist.flags >> INSN_F_SPI_SHIFT & INSN_F_SPI_MASK)
+    flags = hist[2] if hist is not None else 0
+    if flags & INSN_F_STACK_ACCESS:
+        bt.slots[flags & INSN_F_FRAMENO_MASK] |= 1 << (flags >> INSN_F_SPI_SHIFT & INSN_F_SPI_MASK)
     return True
 
 
 def _back_store(insn: Instruction, hist: JmpHistoryEntry | None, bt: Backtrack) -> bool:
     if bt.regs[bt.frame] >> insn.dst & 1:
         return False
-    if hist is None or not hist.flags & INSN_F_STACK_ACCESS:
+    flags = hist[2] if hist is not None else 0
+    if not flags & INSN_F_STACK_ACCESS:
         return True
-    frameno = hist.flags & INSN_F_FRAMENO_MASK
-    slot = 1 << (hist.flags >> INSN_F_SPI_SHIFT & INSN_F_SPI_MASK)
+    frameno = flags & INSN_F_FRAMENO_MASK
+    slot = 1 << (flags >> INSN_F_SPI_SHIFT & INSN_F_SPI_MASK)
     if not bt.slots[frameno] & slot:
         return True
     bt.slots[frameno] &= ~slot
@@ -248,7 +250,7 @@ def _back_compare(insn: Instruction, hist: JmpHistoryEntry | None, bt: Backtrack
     dst, src = 1 << insn.dst, 1 << insn.src
     if not bt.regs[bt.frame] & (dst | src):
         return True
-    flags = hist.flags if hist is not None else 0
+    flags = hist[2] if hist is not None else 0
     if not flags & INSN_F_SRC_REG_STACK:
         bt.regs[bt.frame] |= src
     if not flags & INSN_F_DST_REG_STACK:
@@ -283,7 +285,7 @@ def backtrack_insn(env: VerifierEnv, idx: int, subseq_idx: int, hist: JmpHistory
         verbose_insn(env, idx)
     _sync_linked_regs(bt, hist)
     known = _back_by_class(env, idx, subseq_idx, insn, hist, bt)
-    if known and hist is not None and hist.linked_regs:
+    if known and hist is not None and hist[3]:
         _sync_linked_regs(bt, hist)
     return known
 
@@ -314,10 +316,10 @@ def _back_by_class(
 def get_prev_insn_idx(st: VerifierState, i: int, history: int) -> tuple[int, int]:
     """The instruction that ran before ``i`` within ``st``, and the history left; (-1, ...) at the state's beginning."""
     entries = st.jmp_history
-    if i == st.first_insn_idx and (history == 0 or (history == 1 and entries[0].idx == i)):
+    if i == st.first_insn_idx and (history == 0 or (history == 1 and entries[0][0] == i)):
         return -1, history
-    if history and entries[history - 1].idx == i:
-        return entries[history - 1].prev_idx, history - 1
+    if history and entries[history - 1][0] == i:
+        return entries[history - 1][1], history - 1
     return i - 1, history
 
 
@@ -433,7 +435,7 @@ def _walk_state(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int, sk
         if skip_first:
             skip_first = False
         else:
-            hist = entries[history - 1] if history and entries[history - 1].idx == i else None
+            hist = entries[history - 1] if history and entries[history - 1][0] == i else None
             if not backtrack_insn(env, i, subseq_idx, hist, bt):
                 return False
             if bt.empty():
@@ -447,8 +449,9 @@ def _walk_state(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int, sk
 # --- the same, without words: fast ---------------------------------------------------------------------------------------
 
 # what an instruction does, backwards, to the registers looked for in its frame, when it neither touches the stack nor has
-# linked scalars: nothing; dst needs src too; dst comes from src; dst comes from elsewhere; both or none; all the rest
-_NOTHING, _ADDS_SRC, _COPIES_SRC, _SETS_DST, _COMPARES, _OTHER = range(6)
+# linked scalars: nothing; dst needs src too; dst comes from src; dst comes from elsewhere; both operands or none; dst may not be
+# looked for; r0 comes from it; all the rest
+_NOTHING, _ADDS_SRC, _COPIES_SRC, _SETS_DST, _COMPARES, _STORES, _CALLS, _OTHER = range(8)
 
 
 def _back_kind(insn: Instruction) -> int:
@@ -464,85 +467,105 @@ def _back_kind(insn: Instruction) -> int:
         return _COPIES_SRC if moves else _ADDS_SRC
     if cls == BPF_LDX or insn.code == LD_IMM64:
         return _SETS_DST
-    if cls in (BPF_LD, BPF_ST, BPF_STX) or kind in (BPF_CALL, BPF_EXIT):
+    if cls == BPF_ST or (cls == BPF_STX and not is_atomic_load_insn(insn)):
+        return _STORES
+    if kind == BPF_CALL and insn.src == 0 and not is_sync_callback_calling_insn(insn):
+        return _CALLS
+    if cls in (BPF_LD, BPF_STX) or kind in (BPF_CALL, BPF_EXIT):
         return _OTHER
     return _COMPARES if by_reg and kind != BPF_JA else _NOTHING
 
 
-def _back_table(env: VerifierEnv) -> list[tuple[int, int, int]]:
-    """(kind, dst bit, src bit) of every instruction."""
+def _back_table(env: VerifierEnv) -> list[tuple[int, int, int, int]]:
+    """(kind, dst bit, src bit, registers that make a stack access matter) of every instruction."""
     if not env.back_table:
-        env.back_table = [(_back_kind(insn), 1 << insn.dst, 1 << insn.src) for insn in env.insns]
+        env.back_table = [_back_row(insn) for insn in env.insns]
     return env.back_table
 
 
-# What was looked for at one entry of a state's history -> what is looked for at the state's beginning. A state's history
-# only grows, so what a later walk finds from there on is the same: loops would else be walked back again at every jump.
-_Mask = tuple[int, tuple[int, ...], tuple[int, ...]]  # frame, registers, slots
+def _back_row(insn: Instruction) -> tuple[int, int, int, int]:
+    kind, dst, src = _back_kind(insn), 1 << insn.dst, 1 << insn.src
+    return kind, dst, src, dst | src if kind == _COMPARES else dst
 
 
-def _mask(bt: Backtrack) -> _Mask:
+# What was looked for at one entry of a state's history -> what is looked for at the state's beginning, None where that cannot
+# be told. A state's history only grows, so what a later walk finds from there on is the same: loops would else be walked back
+# again at every jump. A key is one number where only registers of the current frame are looked for.
+_Found = tuple[int, tuple[int, ...], tuple[int, ...]]  # frame, registers, slots
+
+
+def _found(bt: Backtrack) -> _Found:
     return bt.frame, tuple(bt.regs), tuple(bt.slots)
 
 
-def _remember(st: VerifierState, seen: list[tuple[int, _Mask]], known: bool, result: _Mask) -> bool:
+def _restore(bt: Backtrack, found: _Found) -> None:
+    bt.frame = found[0]
+    bt.regs, bt.slots = list(found[1]), list(found[2])
+
+
+def _remember(st: VerifierState, seen: list[Any], bt: Backtrack, known: bool) -> bool:
     if seen:
-        memo = st.bt_memo
-        if memo is None:
-            memo = st.bt_memo = {}
+        if st.bt_memo is None:
+            st.bt_memo = {}
+        result = _found(bt) if known else None
         for key in seen:
-            memo[key] = (known, result)
+            st.bt_memo[key] = result
     return known
 
 
 def _walk_silently(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int, skip_first: bool, bt: Backtrack) -> bool:
+    """As _walk_state, but what was found once is not looked for again, and plain instructions are rows of a table."""
     entries, history, first_idx, table = st.jmp_history, len(st.jmp_history), st.first_insn_idx, _back_table(env)
-    memo, regs, frame = st.bt_memo, bt.regs, bt.frame
-    seen: list[tuple[int, _Mask]] = []
-    mask = regs[frame]
+    memo, frame, alone = st.bt_memo or {}, bt.frame, bt.is_alone()
+    mask = bt.regs[frame]
+    seen: list[Any] = []
+    entry_idx = entries[history - 1][0] if history else -1
     while True:
-        at_entry = history and entries[history - 1].idx == i
         if skip_first:
             skip_first = False
         else:
-            kind, dst, src = table[i]
-            hist = None
-            if at_entry:
-                regs[frame] = mask
-                key = (history, _mask(bt))
-                if memo is not None and key in memo:
-                    known, (bt.frame, regs_after, slots_after) = memo[key]
-                    bt.regs, bt.slots = list(regs_after), list(slots_after)
-                    return _remember(st, seen, known, memo[key][1])
+            kind, dst, src, touched = table[i]
+            entry = None
+            if entry_idx == i:
+                bt.regs[frame] = mask
+                key = history << 24 | frame << 16 | mask if alone else (history, _found(bt))
+                if key in memo:
+                    found = memo[key]
+                    if found is not None:
+                        _restore(bt, found)
+                    return _remember(st, seen, bt, found is not None)
                 seen.append(key)
-                hist = entries[history - 1]
-                if hist.flags or hist.linked_regs:
+                entry = entries[history - 1]
+                if entry[3] or (entry[2] and (not alone or mask & touched)):
                     kind = _OTHER
-            if kind == _OTHER:
-                regs[frame] = mask
-                if not backtrack_insn(env, i, subseq_idx, hist, bt):
-                    return _remember(st, seen, False, _mask(bt))
-                frame = bt.frame
-                mask = regs[frame]
+            if kind == _OTHER or (kind >= _STORES and mask & (dst if kind == _STORES else REGMASK_ARGS)):
+                bt.regs[frame] = mask
+                if not backtrack_insn(env, i, subseq_idx, entry, bt):
+                    return _remember(st, seen, bt, False)
+                frame, alone = bt.frame, bt.is_alone()
+                mask = bt.regs[frame]
             elif kind == _COMPARES:
                 if mask & (dst | src):
                     mask |= dst | src
+            elif kind == _CALLS:
+                mask &= ~REGMASK_R0
             elif kind and mask & dst:
                 if kind != _ADDS_SRC:
                     mask &= ~dst
                 if kind != _SETS_DST:
                     mask |= src
             if not mask:
-                regs[frame] = 0
-                if bt.empty():
-                    return _remember(st, seen, True, _mask(bt))
+                bt.regs[frame] = 0
+                if alone or bt.empty():
+                    return _remember(st, seen, bt, True)
+        if i == first_idx and (history == 0 or (history == 1 and entry_idx == i)):
+            bt.regs[frame] = mask
+            return _remember(st, seen, bt, True)
         subseq_idx = i
-        if i == first_idx and (history == 0 or (history == 1 and at_entry)):
-            regs[frame] = mask
-            return _remember(st, seen, True, _mask(bt))
-        if at_entry:
+        if entry_idx == i:
             history -= 1
-            i = entries[history].prev_idx
+            i = entries[history][1]
+            entry_idx = entries[history - 1][0] if history else -1
         else:
             i -= 1
 

@@ -314,8 +314,7 @@ def states_maybe_looping(old: VerifierState, cur: VerifierState) -> bool:
     """The current frame's registers are the same to the last bit: worth a closer look."""
     if old.curframe != cur.curframe:
         return False
-    cur_regs = cur.frame[cur.curframe].regs
-    for o, c in zip(old.frame[old.curframe].regs, cur_regs, strict=True):
+    for o, c in zip(old.frame[old.curframe].regs, cur.frame[cur.curframe].regs, strict=True):
         if o is not c and (o.umin_value != c.umin_value or _looping_part(o) != _looping_part(c)):
             return False
     return True
@@ -516,9 +515,10 @@ def widen_imprecise_scalars(env: VerifierEnv, old: VerifierState, cur: VerifierS
 
 def _is_loop_hit(env: VerifierEnv, old: VerifierState, cur: VerifierState, insn_idx: int) -> bool:
     """``old`` waits for paths of its own, and the loop comes round to a state it covers."""
-    if is_may_goto_insn(env.insns[insn_idx]):
-        return old.may_goto_depth != cur.may_goto_depth and states_equal(env, old, cur, RANGE_WITHIN)
-    return bool(env.insn_aux[insn_idx].calls_callback) and states_equal(env, old, cur, RANGE_WITHIN)
+    if env.insn_aux[insn_idx].calls_callback:
+        return states_equal(env, old, cur, RANGE_WITHIN)
+    may_goto = is_may_goto_insn(env.insns[insn_idx]) and old.may_goto_depth != cur.may_goto_depth
+    return may_goto and states_equal(env, old, cur, RANGE_WITHIN)
 
 
 def _other_async_entry(old: VerifierState, cur: VerifierState) -> bool:
@@ -529,7 +529,7 @@ def _other_async_entry(old: VerifierState, cur: VerifierState) -> bool:
 
 def _check_infinite_loop(env: VerifierEnv, old: VerifierState, cur: VerifierState, insn_idx: int) -> None:
     """The same state again while its paths have not ended: it will never end."""
-    if env.insn_aux[insn_idx].calls_callback or not states_maybe_looping(old, cur):
+    if env.insn_aux[insn_idx].calls_callback or _other_async_entry(old, cur):
         return
     if old.may_goto_depth != cur.may_goto_depth or old.callback_unroll_depth != cur.callback_unroll_depth:
         return
@@ -566,24 +566,20 @@ class _Seen(NamedTuple):
 
 
 def _look_through(
-    env: VerifierEnv, states: list[VerifierState], cur: VerifierState, insn_idx: int, add: bool, force: bool
+    env: VerifierEnv, states: list[VerifierState], cur: VerifierState, insn_idx: int, add: bool, few: bool
 ) -> _Seen:
-    aux = env.insn_aux[insn_idx]
-    few = (
-        not force
-        and env.jmps_processed - env.prev_jmps_processed < 20
-        and env.stats.insn_processed - env.prev_insn_processed < 100
-    )
-    count = 0
-    for old in reversed(states[:]):
+    """Compare with every checkpoint, latest first. ``few``: too little was walked since the last one to add another in a loop."""
+    aux, count = env.insn_aux[insn_idx], 0
+    special = aux.force_checkpoint  # may_goto, or a call of a callback
+    for old in states[::-1]:
         count += 1
         if old.insn_idx != insn_idx:
             continue
         if old.branches:
-            if not _other_async_entry(old, cur):
-                if _is_loop_hit(env, old, cur, insn_idx):
-                    _prune(env, old, cur, insn_idx, True)
-                    return _Seen(True, False, count)
+            if special and not _other_async_entry(old, cur) and _is_loop_hit(env, old, cur, insn_idx):
+                _prune(env, old, cur, insn_idx, not aux.calls_callback)
+                return _Seen(True, False, count)
+            if states_maybe_looping(old, cur):
                 _check_infinite_loop(env, old, cur, insn_idx)
             if few:
                 add = False
@@ -594,7 +590,9 @@ def _look_through(
                 return _Seen(True, False, count)
         if add:
             old.miss_cnt += 1
-        n = 64 if aux.force_checkpoint and old.branches else 3
+        elif not special:
+            continue
+        n = 64 if special and old.branches else 3
         if old.miss_cnt > old.hit_cnt * n + n:
             _evict(env, states, old)
     return _Seen(False, add, count)
@@ -619,22 +617,21 @@ def explored_state(env: VerifierEnv, insn_idx: int, cur: VerifierState) -> list[
 
 def is_state_visited(env: VerifierEnv, insn_idx: int) -> bool:
     """True when a checkpoint at ``insn_idx`` covers the current state; else one may be made of it. Raises Reject for a loop."""
-    cur = env.cur_state
+    cur, stats = env.cur_state, env.stats
     assert cur is not None
-    stats = env.stats
-    force = bool(env.test_state_freq or env.insn_aux[insn_idx].force_checkpoint or len(cur.jmp_history) > MAX_JMP_HISTORY)
-    add = force or (env.jmps_processed - env.prev_jmps_processed >= 2 and stats.insn_processed - env.prev_insn_processed >= 8)
+    jmps, insns = env.jmps_processed - env.prev_jmps_processed, stats.insn_processed - env.prev_insn_processed
+    force = env.test_state_freq or env.insn_aux[insn_idx].force_checkpoint or len(cur.jmp_history) > MAX_JMP_HISTORY
+    add = force or (jmps >= 2 and insns >= 8)
     states = explored_state(env, insn_idx, cur)
     if states:
         clean_live_states(env, states, insn_idx, cur)
-        seen = _look_through(env, states, cur, insn_idx, add, force)
-        if seen.pruned:
+        pruned, add, count = _look_through(env, states, cur, insn_idx, add, not force and jmps < 20 and insns < 100)
+        if pruned:
             return True
-        if stats.max_states_per_insn < seen.states_cnt:
-            stats.max_states_per_insn = seen.states_cnt
-        if not env.bpf_capable and seen.states_cnt > BPF_COMPLEXITY_LIMIT_STATES:
+        if stats.max_states_per_insn < count:
+            stats.max_states_per_insn = count
+        if not env.bpf_capable and count > BPF_COMPLEXITY_LIMIT_STATES:
             return False
-        add = seen.add_new_state
     if add:
         _add_checkpoint(env, states, cur, insn_idx)
     return False

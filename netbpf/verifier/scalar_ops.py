@@ -11,6 +11,8 @@ computed before or after the bounds shows in the result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 from netbpf.ints import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32_MAX, U64_MAX, s32, s64
@@ -345,12 +347,40 @@ def is_safe_to_compute_dst_reg_range(opcode: int, alu32: bool, src: RegState) ->
     return known and src.umax_value < (32 if alu32 else 64)
 
 
-def adjust_scalar_numbers(opcode: int, alu32: bool, dst: RegState, src: RegState) -> None:
-    """``dst = dst op src`` on a draft, synchronised. The operation must be safe to compute."""
+Numbers = tuple[Tnum, int, int, int, int, int, int, int, int]
+_numbers_of: Final[Callable[[RegState], Numbers]] = attrgetter(
+    "var_off",
+    "smin_value",
+    "smax_value",
+    "umin_value",
+    "umax_value",
+    "s32_min_value",
+    "s32_max_value",
+    "u32_min_value",
+    "u32_max_value",
+)
+
+
+def _set_numbers(reg: RegState, numbers: Numbers) -> None:
+    reg.var_off, reg.smin_value, reg.smax_value, reg.umin_value, reg.umax_value = numbers[:5]
+    reg.s32_min_value, reg.s32_max_value, reg.u32_min_value, reg.u32_max_value = numbers[5:]
+
+
+@lru_cache(maxsize=1 << 15)
+def _result(opcode: int, alu32: bool, left: Numbers, right: Numbers) -> Numbers:
+    dst, src = RegState(), RegState()
+    _set_numbers(dst, left)
+    _set_numbers(src, right)
     _TRANSFERS[opcode][0 if alu32 else 1](dst, src)
     if alu32:
         zext_32_to_64(dst)
     reg_bounds_sync(dst)
+    return _numbers_of(dst)
+
+
+def adjust_scalar_numbers(opcode: int, alu32: bool, dst: RegState, src: RegState) -> None:
+    """``dst = dst op src`` on a draft, synchronised. The operation must be safe to compute. Remembered by value."""
+    _set_numbers(dst, _result(opcode, alu32, _numbers_of(dst), _numbers_of(src)))
 
 
 def scalar_byte_swap(dst: RegState, size: int, swap: bool) -> None:
@@ -375,6 +405,9 @@ _CONCRETE: Final[dict[int, Callable[[int, int], int]]] = {
     op.BPF_OR: lambda a, b: a | b,
     op.BPF_XOR: lambda a, b: a ^ b,
 }
+
+
+FOLDED: Final = frozenset(_CONCRETE)
 
 
 def fold_constants(opcode: int, alu32: bool, a: int, b: int) -> int | None:
