@@ -10,7 +10,9 @@ of the behaviour: `reg_bounds_sync`.
 
 from __future__ import annotations
 
-from netbpf.ints import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32_MAX, U64_MAX, s32, s64
+from functools import lru_cache
+
+from netbpf.ints import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32_MAX, U64_MAX
 from netbpf.verifier.state import RegState, Tnum
 from netbpf.verifier.tnum import HIGH_HALF, tnum_intersect, tnum_range, tnum_step
 
@@ -20,20 +22,33 @@ _SIGN32 = 1 << 31
 
 def __update_reg32_bounds(reg: RegState) -> None:
     """The low half's bounds from its known bits: the least and greatest member, signed (by the sign bit) and unsigned."""
-    value, mask = reg.var_off.value & U32_MAX, reg.var_off.mask & U32_MAX
-    reg.s32_min_value = max(reg.s32_min_value, s32(value | mask & _SIGN32))
-    reg.s32_max_value = min(reg.s32_max_value, s32(value | mask & S32_MAX))
-    reg.u32_min_value = max(reg.u32_min_value, value)
-    reg.u32_max_value = min(reg.u32_max_value, value | mask)
+    value, mask = reg.var_off
+    value &= U32_MAX
+    most = value | mask & U32_MAX
+    if value > reg.u32_min_value:
+        reg.u32_min_value = value
+    if most < reg.u32_max_value:
+        reg.u32_max_value = most
+    lo, hi = ((value | mask & _SIGN32) ^ _SIGN32) - _SIGN32, ((value | mask & S32_MAX) ^ _SIGN32) - _SIGN32
+    if lo > reg.s32_min_value:
+        reg.s32_min_value = lo
+    if hi < reg.s32_max_value:
+        reg.s32_max_value = hi
 
 
 def __update_reg64_bounds(reg: RegState) -> None:
     value, mask = reg.var_off
-    reg.smin_value = max(reg.smin_value, s64(value | mask & _SIGN64))
-    reg.smax_value = min(reg.smax_value, s64(value | mask & S64_MAX))
-    umin = reg.umin_value = max(reg.umin_value, value)
-    umax = reg.umax_value = min(reg.umax_value, value | mask)
-    if mask or not umin == umax == value:
+    umin, umax = reg.umin_value, reg.umax_value
+    if value > umin:
+        umin = reg.umin_value = value
+    if value | mask < umax:
+        umax = reg.umax_value = value | mask
+    lo, hi = ((value | mask & _SIGN64) ^ _SIGN64) - _SIGN64, ((value | mask & S64_MAX) ^ _SIGN64) - _SIGN64
+    if lo > reg.smin_value:
+        reg.smin_value = lo
+    if hi < reg.smax_value:
+        reg.smax_value = hi
+    if umin > umax or (mask != U64_MAX if umin < umax else mask):
         _update_single_value(reg, umin, umax)
 
 
@@ -56,95 +71,121 @@ def __update_reg_bounds(reg: RegState) -> None:
     __update_reg64_bounds(reg)
 
 
-def __reg32_deduce_bounds(reg: RegState) -> None:
-    """The low half's bounds from the 64-bit ones, then signed and unsigned from each other.
+Four = tuple[int, int, int, int]
+
+
+def __reg32_deduce_bounds(whole: Four, low: Four) -> Four:
+    """The low half's (umin, umax, smin, smax) from the whole's, then signed and unsigned from each other.
 
     A 64-bit range within one 4 GiB block (equal high halves) keeps its order in the low half; as signed too when it does
     not cross 2**31 there. A range over the border of two neighbouring blocks, from a low half >= 2**31 to one < 2**31, is
-    a signed range around zero.
+    a signed range around zero. Where the signed range crosses zero, the unsigned one may still meet only one of its parts.
     """
-    umin, umax, smin, smax = reg.umin_value, reg.umax_value, reg.smin_value, reg.smax_value
-    u_lo, u_hi, s_lo, s_hi = reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value
+    umin, umax, smin, smax = whole
+    u_lo, u_hi, s_lo, s_hi = low
     for lo, hi, ordered in ((umin, umax, True), (smin & U64_MAX, smax & U64_MAX, False)):
         blocks = (hi >> 32) - (lo >> 32)
-        low, high = lo & U32_MAX, hi & U32_MAX
-        slow, shigh = (low ^ _SIGN32) - _SIGN32, (high ^ _SIGN32) - _SIGN32
-        if blocks == 0 and (ordered or low <= high):
-            u_lo, u_hi = max(u_lo, low), min(u_hi, high)
-        if slow <= shigh if blocks == 0 else blocks in (1, -U32_MAX) and slow < 0 <= shigh:
-            s_lo, s_hi = max(s_lo, slow), min(s_hi, shigh)
-    su_lo, su_hi = (u_lo ^ _SIGN32) - _SIGN32, (u_hi ^ _SIGN32) - _SIGN32
-    if su_lo <= su_hi:
-        s_lo, s_hi = max(s_lo, su_lo), min(s_hi, su_hi)
-    us_lo, us_hi = s_lo & U32_MAX, s_hi & U32_MAX
-    if us_lo <= us_hi:
-        u_lo, u_hi = max(u_lo, us_lo), min(u_hi, us_hi)
-    elif u_hi < us_lo:
-        s_lo, u_hi = (u_lo ^ _SIGN32) - _SIGN32, min(u_hi, us_hi)
-    elif us_hi < u_lo:
-        s_hi, u_lo = (u_hi ^ _SIGN32) - _SIGN32, max(u_lo, us_lo)
-    reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value = u_lo, u_hi, s_lo, s_hi
+        if blocks > 1:
+            continue
+        lo &= U32_MAX
+        hi &= U32_MAX
+        if blocks == 0 and (ordered or lo <= hi):
+            u_lo, u_hi = lo if lo > u_lo else u_lo, hi if hi < u_hi else u_hi
+        lo, hi = (lo ^ _SIGN32) - _SIGN32, (hi ^ _SIGN32) - _SIGN32
+        if lo <= hi if blocks == 0 else lo < 0 <= hi and blocks in (1, -U32_MAX):
+            s_lo, s_hi = lo if lo > s_lo else s_lo, hi if hi < s_hi else s_hi
+    lo, hi = (u_lo ^ _SIGN32) - _SIGN32, (u_hi ^ _SIGN32) - _SIGN32
+    if lo <= hi:
+        s_lo, s_hi = lo if lo > s_lo else s_lo, hi if hi < s_hi else s_hi
+    lo, hi = s_lo & U32_MAX, s_hi & U32_MAX
+    if lo <= hi:
+        u_lo, u_hi = lo if lo > u_lo else u_lo, hi if hi < u_hi else u_hi
+    elif u_hi < lo:
+        s_lo, u_hi = (u_lo ^ _SIGN32) - _SIGN32, min(u_hi, hi)
+    elif hi < u_lo:
+        s_hi, u_lo = (u_hi ^ _SIGN32) - _SIGN32, max(u_lo, lo)
+    return u_lo, u_hi, s_lo, s_hi
 
 
-def __reg64_deduce_bounds(reg: RegState) -> None:
-    """Signed and unsigned from each other.
+def __reg64_deduce_bounds(whole: Four) -> Four:
+    """(umin, umax, smin, smax): signed and unsigned from each other.
 
     A range that does not cross the sign border means the same in both views. Where the signed one crosses zero, the
     unsigned one may still meet only one of its two parts (0..smax at the bottom, smin..-1 at the top of the circle).
     """
-    umin, umax = reg.umin_value, reg.umax_value
-    if s64(umin) <= s64(umax):
-        reg.smin_value = max(reg.smin_value, s64(umin))
-        reg.smax_value = min(reg.smax_value, s64(umax))
-    bottom_end, top_start = reg.smax_value & U64_MAX, reg.smin_value & U64_MAX
+    umin, umax, smin, smax = whole
+    lo, hi = (umin ^ _SIGN64) - _SIGN64, (umax ^ _SIGN64) - _SIGN64
+    if lo <= hi:
+        smin, smax = lo if lo > smin else smin, hi if hi < smax else smax
+    top_start, bottom_end = smin & U64_MAX, smax & U64_MAX
     if top_start <= bottom_end:
-        reg.umin_value = max(umin, top_start)
-        reg.umax_value = min(umax, bottom_end)
+        umin, umax = top_start if top_start > umin else umin, bottom_end if bottom_end < umax else umax
     elif umax < top_start:
-        reg.smin_value = s64(umin)
-        reg.umax_value = min(umax, bottom_end)
+        smin, umax = lo, min(umax, bottom_end)
     elif bottom_end < umin:
-        reg.smax_value = s64(umax)
-        reg.umin_value = max(umin, top_start)
+        smax, umin = hi, max(umin, top_start)
+    return umin, umax, smin, smax
 
 
-def __reg_deduce_mixed_bounds(reg: RegState) -> None:
-    """64-bit bounds from the low half's: the least value cannot lie below its block plus the least low half, and so on.
-
-    The last rule is for sign extension: a non-negative low half in a value within s32 is the whole value.
-    """
-    u_lo, u_hi = reg.u32_min_value, reg.u32_max_value
-    reg.umin_value = max(reg.umin_value, reg.umin_value & HIGH_HALF | u_lo)
-    reg.umax_value = min(reg.umax_value, reg.umax_value & HIGH_HALF | u_hi)
-    reg.smin_value = max(reg.smin_value, reg.smin_value & ~U32_MAX | u_lo)
-    reg.smax_value = min(reg.smax_value, reg.smax_value & ~U32_MAX | u_hi)
-    if reg.s32_min_value >= 0 and reg.smin_value >= S32_MIN and reg.smax_value <= S32_MAX:
-        lo, hi = reg.s32_min_value, reg.s32_max_value
-        reg.smin_value = reg.umin_value = lo
-        reg.smax_value = reg.umax_value = hi
-        reg.var_off = tnum_intersect(reg.var_off, tnum_range(lo, hi & U64_MAX))
-
-
-def __reg_deduce_bounds(reg: RegState) -> None:
-    __reg32_deduce_bounds(reg)
-    __reg64_deduce_bounds(reg)
-    __reg_deduce_mixed_bounds(reg)
+def __reg_deduce_mixed_bounds(whole: Four, low: Four) -> Four:
+    """64-bit bounds from the low half's: the least value cannot lie below its block plus the least low half, and so on."""
+    umin, umax, smin, smax = whole
+    u_lo, u_hi = low[0], low[1]
+    at = umin & HIGH_HALF | u_lo
+    if at > umin:
+        umin = at
+    at = umax & HIGH_HALF | u_hi
+    if at < umax:
+        umax = at
+    at = smin & ~U32_MAX | u_lo
+    if at > smin:
+        smin = at
+    at = smax & ~U32_MAX | u_hi
+    if at < smax:
+        smax = at
+    return umin, umax, smin, smax
 
 
-def __reg_bound_offset(reg: RegState) -> None:
+def __reg_deduce_bounds(var_off: Tnum, whole: Four, low: Four) -> tuple[Tnum, Four, Four]:
+    """One round. The last rule is for sign extension: a non-negative low half in a value within s32 is the whole value."""
+    low = __reg32_deduce_bounds(whole, low)
+    whole = __reg_deduce_mixed_bounds(__reg64_deduce_bounds(whole), low)
+    s_lo, s_hi = low[2], low[3]
+    if s_lo >= 0 and whole[2] >= S32_MIN and whole[3] <= S32_MAX:
+        whole = (s_lo, s_hi & U64_MAX, s_lo, s_hi)
+        var_off = tnum_intersect(var_off, tnum_range(s_lo, s_hi & U64_MAX))
+    return var_off, whole, low
+
+
+def __reg_bound_offset(var_off: Tnum, whole: Four, low: Four) -> Tnum:
     """The known bits from the unsigned bounds, whole and low half."""
-    whole = tnum_intersect(reg.var_off, tnum_range(reg.umin_value, reg.umax_value))
-    low = tnum_intersect(Tnum(whole.value & U32_MAX, whole.mask & U32_MAX), tnum_range(reg.u32_min_value, reg.u32_max_value))
-    reg.var_off = Tnum(whole.value & HIGH_HALF | low.value & U32_MAX, whole.mask & HIGH_HALF | low.mask & U32_MAX)
+    value, mask = tnum_intersect(var_off, tnum_range(whole[0], whole[1]))
+    low_value, low_mask = tnum_intersect(Tnum(value & U32_MAX, mask & U32_MAX), tnum_range(low[0], low[1]))
+    return Tnum(value & HIGH_HALF | low_value & U32_MAX, mask & HIGH_HALF | low_mask & U32_MAX)
+
+
+@lru_cache(maxsize=8192)
+def _deduced(var_off: Tnum, whole: Four, low: Four) -> tuple[Tnum, Four, Four]:
+    """Three rounds of deduction, then the known bits. Remembered: paths through one program meet the same numbers again."""
+    first = second = __reg_deduce_bounds(var_off, whole, low)
+    if first != (var_off, whole, low):
+        second = __reg_deduce_bounds(*first)
+        if second != first:
+            second = __reg_deduce_bounds(*second)
+    return __reg_bound_offset(*second), second[1], second[2]
 
 
 def reg_bounds_sync(reg: RegState) -> None:
-    """Carry what each of the nine numbers knows to the others: the kernel's order, three rounds of deduction."""
+    """Carry what each of the nine numbers knows to the others: the kernel's order, three rounds of deduction.
+
+    A round that changes nothing makes the following ones idle.
+    """
     __update_reg_bounds(reg)
-    __reg_deduce_bounds(reg)
-    __reg_deduce_bounds(reg)
-    __reg_deduce_bounds(reg)
-    __reg_bound_offset(reg)
+    whole = (reg.umin_value, reg.umax_value, reg.smin_value, reg.smax_value)
+    low = (reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value)
+    reg.var_off, whole, low = _deduced(reg.var_off, whole, low)
+    reg.umin_value, reg.umax_value, reg.smin_value, reg.smax_value = whole
+    reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value = low
     __update_reg_bounds(reg)
 
 
