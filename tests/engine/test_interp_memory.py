@@ -157,6 +157,7 @@ def test_only_fields_that_programs_may_touch_are_there() -> None:
     assert "offset 76 of the context: no field of __sk_buff that programs may read" in str(fault(I(0x61, 0, 1, 76), EXIT))
     assert "field 'mark' is read-only" in str(fault(I(0x62, 1, 0, 8), EXIT))
     assert "offset 192 of the context" in str(fault(I(0x61, 0, 1, 192), EXIT))
+    assert "where only loads and stores of single fields go" in str(fault(I(0xDB, 1, 0, 48), EXIT))
     loaded = load(I(0x7A, 1, 0, 48, 0x01020304), I(0x69, 0, 1, 50), EXIT)
     assert loaded.run_one(skb) == 0x0102
     assert skb.cb[:8] == bytes([4, 3, 2, 1, 0, 0, 0, 0])

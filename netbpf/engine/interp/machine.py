@@ -139,8 +139,9 @@ class Machine:
         regs[1], regs[2] = r1, r2
         if self.uses_stack:
             self.frame_bytes[FRAME_TOPS[0]][:] = FRESH_FRAME
-        self.frames.clear()
-        self.loops_left.clear()
+        if self.uses_may_goto:
+            self.loops_left.clear()
+        self.frames.clear()  # a run that faulted may have left some
         self.tail_calls = 0
         self.loop(0)
         return regs[0]

@@ -224,6 +224,8 @@ class AddressSpace:
         if region is None:
             return self._beside(number, offset)
         inside = f"offset {offset} of {region.name} ({region.size_bytes} bytes)"
+        if number == CTX_NUMBER:
+            return f"{inside}, where only loads and stores of single fields go"
         if offset + size_bytes > region.size_bytes:
             return f"{inside}, {offset + size_bytes - region.size_bytes} bytes past its end"
         return inside if region.writable or access == "read" else f"{inside} is read-only"
