@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-w", dest="write", metavar="OUT", help="write what was accepted, trimmed as the verdict says (.pcapng: pcapng)"
     )
-    parser.add_argument("--engine", default=None, metavar="E", help="interp (the reference)")
+    parser.add_argument("--engine", default=None, choices=("native", "interp"), help="native (default) or interp, the reference")
+    parser.add_argument("--checked", action="store_true", help="native code keeps every run-time check")
+    parser.add_argument("--no-cache", action="store_true", help="compile afresh, and keep nothing on disk")
     parser.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds of trace time a line (default 1)")
     parser.add_argument("--seed", type=int, default=1, help="seed of bpf_get_prandom_u32 (default 1)")
     parser.add_argument(
@@ -45,13 +47,19 @@ def run(args: argparse.Namespace) -> int:
     """Replay as the arguments say; the exit code."""
     _check(args)
     from netbpf.replay.output import CaptureOutput
+
+    with ExitStack() as stack:
+        session = stack.enter_context(_session(args))
+        output = stack.enter_context(CaptureOutput(args.write)) if args.write else None
+        return _Run(args, session, output).go()
+
+
+def _session(args: argparse.Namespace) -> Session:
     from netbpf.replay.session import Session
     from netbpf.sources.load import read_program
 
-    with ExitStack() as stack:
-        session = stack.enter_context(Session(read_program(args.prog), engine=args.engine, seed=args.seed))
-        output = stack.enter_context(CaptureOutput(args.write)) if args.write else None
-        return _Run(args, session, output).go()
+    spec = read_program(args.prog)
+    return Session(spec, engine=args.engine, seed=args.seed, use_cache=not args.no_cache, checked=args.checked)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -13,16 +13,19 @@ from netbpf.program import ProgramSpec
 
 class Session:
     """``loaded`` takes batches, ``maps`` is what the program declared, by name. Leaving the context ends the process that
-    held them. Raises ProgramRejected, BpfError."""
+    held them. ``engine`` is a name, None for the fastest that runs here; ``use_cache`` and ``checked`` are the native engine's.
+    Raises ProgramRejected, BpfError."""
 
-    def __init__(self, spec: ProgramSpec, *, engine: str | None = None, seed: int = 1) -> None:
-        from netbpf.engine.choose import get_engine
+    def __init__(
+        self, spec: ProgramSpec, *, engine: str | None = None, seed: int = 1, use_cache: bool = True, checked: bool = False
+    ) -> None:
+        from netbpf.engine.choose import stream_engine
         from netbpf.host.sim.host import SimHost
 
         self.env = SteppedEnv(seed=seed)
         self.process = SimHost(env=self.env).process()
         fds = load_spec(self.process, spec)
-        chosen = get_engine(engine)
+        chosen = stream_engine(engine, use_cache=use_cache, checked=checked)
         self.engine_name = chosen.name
         self.maps: dict[str, MapBase] = {name: self.process.map(fd) for name, fd in fds.map_fds.items()}
         self.loaded: Loaded = chosen.load(self.process.program(fds.prog_fd), self.env)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from netbpf.engine.llvm.lower import SubprogLowerer
 
 READ, WRITE, ATOMIC = range(3)
-FAULT_ACCESS, FAULT_DEPTH, FAULT_BUDGET, FAULT_INSN, FAULT_R6 = range(1, 6)
+FAULT_ACCESS, FAULT_DEPTH, FAULT_BUDGET, FAULT_INSN, FAULT_R6, FAULT_DEAD = range(1, 7)
 ROW_WORDS: Final = 6
 ROW_BYTES: Final = 8 * ROW_WORDS
 MAX_CALL_FRAMES: Final = 8

@@ -57,9 +57,9 @@ def emit_ctx_load(s: SubprogLowerer, pc: int, i: Instruction) -> str | None:
 
 
 def _pointer(s: SubprogLowerer, name: str) -> str:
-    """data, data_meta, data_end; no socket owns a packet that is being received."""
+    """data, data_meta, data_end; the socket that owns the packet, 0 where none does."""
     if name == "sk":
-        return "0"
+        return s.owner.meta(s.f, "sk")
     start = s.f.op("ptrtoint ptr %pkt to i64")
     return s.f.op(f"add i64 {start}, %cap") if name == "data_end" else start
 

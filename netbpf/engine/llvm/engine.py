@@ -8,7 +8,7 @@ import os
 import platform
 from array import array
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from netbpf import __version__
 from netbpf.abi.context import CTX_RULES
@@ -60,6 +60,13 @@ class NativeEngine:
     def load(self, program: VerifiedProgram, env: Env) -> NativeLoaded:
         """Raises UnsupportedProgram for a program type without code here."""
         return NativeLoaded(program, env, use_cache=self.use_cache, checked=self.checked)
+
+
+class _Socket(NamedTuple):
+    """A struct bpf_sock that a program may read: its bytes, and the row of the regions of a checked program."""
+
+    data: Any
+    row: int
 
 
 class _Code:
@@ -282,6 +289,7 @@ class NativeLoaded:
         code = self._code(self._variant("one"))
         head = ctypes.create_string_buffer(skb.head, max(len(skb.head), 1))
         self._describe(skb)
+        sock = self._describe_socket(skb)
         self._set("meta", ctypes.addressof(self._meta))
         self._set("skb_pkt", ctypes.addressof(head) + skb.data_off)
         self._set("skb_len", skb.len)
@@ -292,9 +300,26 @@ class NativeLoaded:
             r0 = self._call(code)
         finally:
             self._skb = None
+            if sock is not None and self.regions is not None:
+                self.regions.drop(sock.row)
         at = META["cb0"]
         skb.cb[:] = bytes(memoryview(self._meta).cast("B")[at : at + 20])
         return r0
+
+    def _describe_socket(self, skb: SkBuff) -> _Socket | None:
+        """The socket that owns the packet into memory of its own; None where there is none."""
+        self._set_meta("sk", 0)
+        if not skb.has_sk:
+            return None
+        from netbpf.engine.interp.context import bpf_sock
+
+        data = ctypes.create_string_buffer(bpf_sock(skb))
+        self._set_meta("sk", ctypes.addressof(data))
+        if self.regions is None:
+            return _Socket(data, -1)
+        row = self.regions.add("struct bpf_sock", ctypes.addressof(data), len(data) - 1, writable=False)
+        self.tell_regions()
+        return _Socket(data, row)
 
     def _describe(self, skb: SkBuff) -> None:
         """The sk_buff into Meta."""
@@ -392,7 +417,11 @@ class NativeLoaded:
         self._set_all(buf=buffer, pos=first, end=len(batch), stop_ns=NEVER_NS, max_packets=NO_LIMIT, prefetch=NO_LIMIT)
         self._call(code)
         del keep, keep_flags, keep_directions
-        return self._get("pos")
+        done = self._get("pos")
+        if self._trace_clock and done > first:
+            env: Any = self.env
+            env.set_time(batch.ts_ns[done - 1])
+        return done
 
     def _run_row_slowly(self, batch: PacketBatch, out: Verdicts, i: int) -> None:
         """A row that native code left: built by ``receive``; a frame that reaches no socket counts as dropped."""
@@ -449,7 +478,12 @@ class NativeLoaded:
         totals.dropped += packets - self._get("accepted")
         totals.trimmed += self._get("trimmed")
         totals.last_ns = max(totals.last_ns, self._get("last_ns"))
-        return self._get("next_ns") if self._get("status") == STATUS_TICK else None
+        if self._get("status") == STATUS_TICK:
+            return self._get("next_ns")
+        if self._trace_clock and packets:
+            env: Any = self.env
+            env.set_time(self._get("next_ns"))
+        return None
 
     def _layouts(self, layout: RecordLayout) -> tuple[int, Any]:
         """The table of interfaces for the pcapng loop; see loop._fetch_block."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from netbpf.engine.llvm.checks import (
     FAULT_ACCESS,
     FAULT_BUDGET,
+    FAULT_DEAD,
     FAULT_DEPTH,
     FAULT_INSN,
     FAULT_R6,
@@ -33,6 +34,8 @@ def native_fault(loaded: NativeLoaded, args: Mapping[str, int]) -> EngineFault:
         return loaded.fault(pc, "the instruction limit for this run is used up")
     if kind == FAULT_R6:
         return loaded.fault(pc, f"a packet load needs the context in R6, which holds {address:#x}", address)
+    if kind == FAULT_DEAD:
+        return loaded.fault(pc, "the proof says that this instruction is never reached")
     if kind == FAULT_INSN:
         from netbpf.engine.llvm.lower import insn_problem
 

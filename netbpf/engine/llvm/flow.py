@@ -6,7 +6,7 @@ slots and map calls are bound to their map even where the verifier's facts say n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from netbpf.ints import s64
@@ -72,12 +72,15 @@ def successors(insns: Program, pc: int) -> Iterator[int]:
         yield pc + 1
 
 
-def analyse(insns: Program, start: int, end: int, entry: Regs = ENTRY) -> dict[int, Regs]:
-    """pc -> what each register is known to hold before it, for every pc reachable from ``start``."""
+def analyse(insns: Program, start: int, end: int, entry: Regs, ends: Callable[[int], bool]) -> dict[int, Regs]:
+    """pc -> what each register is known to hold before it, for every pc reachable from ``start``. Where ``ends`` holds the
+    program goes no further, and there may be no instruction."""
     states: dict[int, Regs] = {start: entry}
     work = [start]
     while work:
         pc = work.pop()
+        if ends(pc):
+            continue
         after = step(insns, pc, states[pc])
         for target in successors(insns, pc):
             if not start <= target < end:

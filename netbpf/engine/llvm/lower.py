@@ -13,6 +13,7 @@ from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.llvm.abi import ARGS, META
 from netbpf.engine.llvm.checks import (
     ATOMIC,
+    FAULT_DEAD,
     FAULT_INSN,
     FAULT_R6,
     READ,
@@ -127,13 +128,13 @@ _ATOMIC_BINARY: Final = {BPF_ADD: "add", BPF_OR: "or", BPF_AND: "and", BPF_XOR: 
 NO_FACTS: Final = InsnFacts(seen=True)
 
 
-def insn_problem(insns: Program, pc: int) -> str:
-    """Why a program that no verifier saw cannot go on at ``pc``, or ""."""
+def insn_problem(insns: Program, pc: int, starts: frozenset[int] | None = None) -> str:
+    """Why a program that no verifier saw cannot go on at ``pc``, or "". ``starts``: where its instructions begin, if known."""
     from netbpf.engine.interp.decode import encoding_problem
 
     if pc >= len(insns):
         return "the program runs past its last instruction"
-    starts = frozenset(insn_starts(insns))
+    starts = frozenset(insn_starts(insns)) if starts is None else starts
     if pc not in starts:
         return "the second half of a 64-bit immediate is no instruction"
     return encoding_problem(insns[pc], pc, len(insns), starts)
@@ -165,6 +166,7 @@ class Lowerer:
         self.around = Surroundings(len(program.maps), alone=not calls_back)
         self.used_meta: set[str] = set()
         self.used_args: set[str] = set()
+        self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
         self.start_of = {s.start: i for i, s in enumerate(self.subprogs)}
 
     def functions(self) -> str:
@@ -201,7 +203,7 @@ class SubprogLowerer:
         entry = ENTRY
         if self.is_main and not owner.on_memory:
             entry = (None, Known("ctx", 0), *ENTRY[2:])
-        self.states: dict[int, Regs] = analyse(self.insns, self.subprog.start, self.subprog.end, entry)
+        self.states: dict[int, Regs] = analyse(self.insns, self.subprog.start, self.subprog.end, entry, self._ends)
         self.f = Function(self._head())
         self.falls = False
 
@@ -269,6 +271,8 @@ class SubprogLowerer:
     def _targets(self) -> set[int]:
         out: set[int] = set()
         for pc in self.states:
+            if self._ends(pc):
+                continue
             i = self.insns[pc]
             if bpf_class(i.code) in (BPF_JMP, BPF_JMP32) and bpf_op(i.code) not in (BPF_CALL, BPF_EXIT):
                 out.update(successors(self.insns, pc))
@@ -315,10 +319,18 @@ class SubprogLowerer:
     # --- dispatch ----------------------------------------------------------------------------------------------------
     def _insn(self, pc: int) -> None:
         i = self.insns[pc]
-        if not self.owner.program.proved and insn_problem(self.insns, pc):
-            emit_fault(self, pc, FAULT_INSN)
-        else:
+        if not self._ends(pc):
             _CLASSES[bpf_class(i.code)](self, pc, i)
+        elif not self.owner.checked:
+            self.f.br("abort")
+        else:
+            emit_fault(self, pc, FAULT_DEAD if self.owner.program.proved else FAULT_INSN)
+
+    def _ends(self, pc: int) -> bool:
+        """Whether no program goes on at ``pc``: dead code, which may hold anything, or in an unproved program nothing to run."""
+        if self.owner.program.proved:
+            return not self.owner.facts(pc).seen
+        return bool(insn_problem(self.insns, pc, self.owner.starts))
 
     def unsupported(self, pc: int) -> UnsupportedProgram:
         text = format_insn(self.insns[pc], self.insns[pc + 1] if pc + 1 < len(self.insns) else None)
@@ -406,8 +418,14 @@ class SubprogLowerer:
 
         value = emit_ctx_load(self, pc, i)
         if value is None:
-            emit_check(self, pc, self.f.op(f"add i64 {self.get(i.src)}, {i.off}"), str(SIZE_BYTES[bpf_size(i.code)]), READ)
+            self._refuse_ctx(pc, i.src, i.off, SIZE_BYTES[bpf_size(i.code)], READ)
         self.set(i.dst, value or "0")
+
+    def _refuse_ctx(self, pc: int, r: int, off: int, size: int, access: int) -> None:
+        """An access to the context that no verifier lets through: a fault, for the context is in no region."""
+        if not self.owner.checked:
+            raise self.unsupported(pc)
+        emit_check(self, pc, self.f.op(f"add i64 {self.get(r)}, {off}"), str(size), access)
 
     def _is_ctx(self, pc: int, r: int) -> bool:
         known = self.known(pc, r)
@@ -422,7 +440,7 @@ class SubprogLowerer:
             from netbpf.engine.llvm.context import emit_ctx_store
 
             if not emit_ctx_store(self, pc, i, value, bits):
-                emit_check(self, pc, self.f.op(f"add i64 {self.get(i.dst)}, {i.off}"), str(size), WRITE)
+                self._refuse_ctx(pc, i.dst, i.off, size, WRITE)
             return
         self.f.store(bits, value, self.pointer(pc, i.dst, i.off, size, WRITE))
 

@@ -1,0 +1,91 @@
+"""The same program on both engines: R0 or fault, maps, trace lines, cb and clock after each run, to be compared.
+
+What scripts/engine_fuzz.py and the engines' tests share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from verifier_records import load_request, map_info
+
+from netbpf.engine.interp.engine import InterpEngine
+from netbpf.engine.llvm.engine import NativeEngine
+from netbpf.env import SteppedEnv
+from netbpf.errors import EngineFault
+from netbpf.maps.create import create
+from netbpf.packet.skbuff import SkBuff
+from netbpf.program import VerifiedProgram
+from netbpf.verifier.check import verify
+
+NATIVE = NativeEngine(use_cache=False)
+CHECKED = NativeEngine(use_cache=False, checked=True)
+INTERP = InterpEngine()
+Load = Callable[[VerifiedProgram, SteppedEnv], Any]
+
+
+class Outcome(NamedTuple):
+    """What one run did."""
+
+    r0: int | str
+    maps: tuple[bytes, ...]
+    trace: tuple[str, ...]
+    cb: bytes
+    env: tuple[int, int]
+
+
+def new_env() -> SteppedEnv:
+    return SteppedEnv(now_ns=1_000_000_007, seed=7)
+
+
+def run_loaded(load: Load, program: VerifiedProgram, skbs: list[SkBuff]) -> list[Outcome]:
+    """Each packet in turn through one loaded program; a fault is the last."""
+    env = new_env()
+    loaded = load(program, env)
+    out: list[Outcome] = []
+    for skb in skbs:
+        out.append(one_run(loaded, env, replace(skb, cb=bytearray(skb.cb))))
+        if isinstance(out[-1].r0, str):
+            break
+    return out
+
+
+def one_run(loaded: Any, env: SteppedEnv, skb: SkBuff) -> Outcome:
+    try:
+        r0: int | str = loaded.run_one(skb)
+    except EngineFault as fault:
+        r0 = "limit" if "limit for this run" in fault.message else f"fault at {fault.pc}"
+    lines = tuple(str(line) for line in loaded.trace.drain())
+    maps = tuple(map_bytes(m) for m in loaded.program.maps)
+    return Outcome(r0, maps, lines, bytes(skb.cb), (env.now_ns, env.rng_state))
+
+
+def map_bytes(live: Any) -> bytes:
+    """A map's whole memory; of maps of maps that of the maps inside, for their own slots hold addresses."""
+    if not hasattr(live, "inner_at"):
+        return bytes(live.memory)
+    return b"".join(bytes(inner.memory) for inner in live.objects())
+
+
+def proved_program(record: dict[str, Any], privilege: str = "priv") -> VerifiedProgram | None:
+    """The program of a record as our verifier proves it, with maps of its own; None when it is refused or needs more."""
+    request = load_request(record, record["prog_type"], privilege, 0)
+    lives = [live_map(name, m) for name, m in (record.get("maps") or {}).items()]
+    infos = [info for info in request.fd_maps.values() if info is not None]
+    for info, live in zip(infos, lives, strict=True):
+        info.map = live
+    return verify(request).program
+
+
+def live_map(name: str, m: dict[str, Any]) -> Any:
+    """A live map with its recorded contents; in a map of maps, a map of its template in the first place."""
+    spec = map_info(name, m, 0).spec
+    live: Any = create(spec)
+    for key, value in (m.get("contents") or {}).items():
+        whole = bytes.fromhex(value).ljust(spec.value_size, b"\0")
+        live.update(bytes.fromhex(key)[: spec.key_size].ljust(spec.key_size, b"\0"), whole)
+    if spec.inner is not None:
+        live.put(bytes(spec.key_size), create(spec.inner))
+    return live
