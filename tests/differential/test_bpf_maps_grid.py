@@ -219,6 +219,7 @@ def test_names(name: bytes) -> None:
 _VALUES: dict[str, tuple[object, ...]] = {
     "map_name": (b"x",),
     "map_type": (0, 1, 2, 3, 34, 35, 0x7FFF_FFFF),  # kinds that only the kernel has are named in docs/differences.md
+    "max_entries": (0, 1, 3, 1000),  # not what both would really allocate
     "map_ifindex": (0, 1, 0x7FFF_FFFF),  # which other devices are there is this machine's
 }
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from netbpf.abi.commands import OFF_BTF_LOG_TRUE_SIZE, BtfLoadAttr, Cmd
-from netbpf.btf import Btf
 from netbpf.errors import BpfError
+from netbpf.host.sim.btf_check import check_btf
 from netbpf.host.sim.log_buffer import LogBuffer
 from netbpf.host.sim.machine import Call
 from netbpf.host.sim.objects import BtfObject
@@ -38,7 +38,7 @@ def btf_load(call: Call, attr: BtfLoadAttr) -> int:
 
 def _refusal(blob: bytes) -> BpfError | None:
     try:
-        Btf.parse(blob)
+        check_btf(blob)
     except BpfError as e:
         return e
     return None
