@@ -19,6 +19,12 @@ ETH_P_MPLS_MC: Final = 0x8848
 ETH_P_FCOE: Final = 0x8906
 ETH_P_TEB: Final = 0x6558
 ETH_P_RARP: Final = 0x8035
+ETH_P_BATMAN: Final = 0x4305
+ETH_P_TIPC: Final = 0x88CA
+ETH_P_HSR: Final = 0x892F
+ETH_P_PRP: Final = 0x88FB
+ETH_P_1588: Final = 0x88F7
+ETH_P_CFM: Final = 0x8902
 MAX_HEADERS: Final = 15  # the dissector's own limit of turns
 GRE_CSUM, GRE_ROUTING, GRE_KEY, GRE_SEQ, GRE_VERSION, GRE_ACK = 0x8000, 0x4000, 0x2000, 0x1000, 0x0007, 0x0080
 GRE_PROTO_PPP: Final = 0x880B
@@ -146,11 +152,9 @@ class _Dissector:
         if header[0] != 0x11 or header[1]:
             raise _Bad
         proto, after = int.from_bytes(header[6:]), off + 8
-        if proto & 0x0100:  # compressed to one byte
-            proto, after = proto >> 8, off + 7
         if proto in PPP_TO_ETHERTYPE:
             return _Next(after, PPP_TO_ETHERTYPE[proto])
-        if proto & 0x0101 != 0x0001:
+        if proto & 0x0101 != 0x0001:  # not even a PPP protocol's number, or one compressed to a byte
             raise _Bad
         return _Flow(after, 0)
 
@@ -160,6 +164,25 @@ class _Dissector:
     def fcoe(self, off: int) -> _Step:
         self._bytes(off, 38)
         return _Flow(off + 38, 0)
+
+    def ptp(self, off: int) -> _Step:
+        self._bytes(off, 34)
+        return _Flow(off + 34, 0)
+
+    def tipc(self, off: int) -> _Step:
+        self._bytes(off, 16)
+        return _Flow(off, 0)
+
+    def redundancy_tag(self, off: int) -> _Step:
+        """HSR and PRP: six bytes, the last two the EtherType behind them."""
+        return _Next(off + 6, int.from_bytes(self._bytes(off, 6)[4:]))
+
+    def batman(self, off: int) -> _Step:
+        """B.A.T.M.A.N. advanced: a unicast packet of version 15 holds an Ethernet frame."""
+        header = self._bytes(off, 24)
+        if header[:2] != b"\x40\x0f":
+            raise _Bad
+        return _Next(off + 24, int.from_bytes(header[22:]))
 
     def stop(self, off: int) -> _Step:
         return _Flow(off, 0)
@@ -183,7 +206,9 @@ class _Dissector:
             off += 4
         header = self._bytes(off, 4)
         proto = PPP_TO_ETHERTYPE.get(int.from_bytes(header[2:]))
-        return _Next(off + 4, proto) if proto in (ETH_P_IP, ETH_P_IPV6) else _Flow(off + 4, 0)
+        if proto not in (ETH_P_IP, ETH_P_IPV6):
+            raise _Bad
+        return _Next(off + 4, proto)
 
     def options(self, off: int, ip_proto: int) -> _Step:
         """Hop-by-hop, routing and destination options."""
@@ -216,6 +241,12 @@ _BY_ETHERTYPE: Final[dict[int, Callable[[_Dissector, int], _Step]]] = {
     ETH_P_FCOE: _Dissector.fcoe,
     ETH_P_ARP: _Dissector.stop,
     ETH_P_RARP: _Dissector.stop,
+    ETH_P_CFM: _Dissector.stop,
+    ETH_P_TIPC: _Dissector.tipc,
+    ETH_P_1588: _Dissector.ptp,
+    ETH_P_HSR: _Dissector.redundancy_tag,
+    ETH_P_PRP: _Dissector.redundancy_tag,
+    ETH_P_BATMAN: _Dissector.batman,
 }
 _BY_IP_PROTO: Final[dict[int, Callable[[_Dissector, int, int], _Step]]] = {
     0: _Dissector.options,
