@@ -1,4 +1,4 @@
-"""The whole way in the simulator, verifier first, beside the kernel: its facts change what the interpreter does, and no result."""
+"""The whole way in the simulator, verifier first, beside the kernel: its facts change what the interpreter does, and no more."""
 
 from __future__ import annotations
 
