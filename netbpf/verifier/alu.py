@@ -236,6 +236,12 @@ def adjust_scalar_min_max_vals(env: VerifierEnv, insn: Instruction, dst: RegStat
     return result
 
 
+def _unlinked(reg: RegState) -> RegState:
+    reg = reg.copy()
+    reg.id = reg.off = 0
+    return reg
+
+
 def maybe_fork_scalars(env: VerifierEnv, insn: Instruction, dst: RegState) -> None:
     """A draft that is -1 or 0, the copies of a sign bit, about to be masked: walk the instruction for 0 later, go on with -1."""
     if (dst.smin_value, dst.smax_value) == (-1, 0):
@@ -274,13 +280,12 @@ def _link_constant_delta(env: VerifierEnv, insn: Instruction, result: RegState, 
     """``dst`` became ``result``. Moved by a constant, it stays linked to those it was copied from; otherwise it is unlinked."""
     if not result.id:
         return result
-    result = result.copy()
     delta = _constant_delta(insn, dst, src) if env.bpf_capable else None
     if delta is None:
-        result.id = result.off = 0
-    else:
-        result.id |= BPF_ADD_CONST32 if insn.code & 7 == op.BPF_ALU else BPF_ADD_CONST64
-        result.off = delta
+        return _unlinked(result)
+    result = result.copy()
+    result.id |= BPF_ADD_CONST32 if insn.code & 7 == op.BPF_ALU else BPF_ADD_CONST64
+    result.off = delta
     return result
 
 
@@ -328,7 +333,8 @@ def _check_neg(env: VerifierEnv, insn: Instruction) -> None:
     regs = cur_regs(env)
     if regs[insn.dst].type == SCALAR_VALUE:
         check_reg_arg(env, insn.dst, DST_OP_NO_MARK)
-        regs[insn.dst] = adjust_scalar_min_max_vals(env, insn, regs[insn.dst], regs[insn.dst])
+        result = adjust_scalar_min_max_vals(env, insn, regs[insn.dst], regs[insn.dst])
+        regs[insn.dst] = _unlinked(result) if result.id else result
     else:
         check_reg_arg(env, insn.dst, DST_OP)
 
