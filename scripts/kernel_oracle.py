@@ -116,23 +116,41 @@ class Oracle:
             _UNPRIVILEGED.write_text(self._allowed_before)
 
     def ask(
-        self, privilege: str, insns: bytes, prog_type: int = 1, flags: int = 0, level: int = 2, attach: int = 0
+        self,
+        privilege: str,
+        insns: bytes,
+        prog_type: int = 1,
+        flags: int = 0,
+        level: int = 2,
+        attach: int = 0,
+        extra: Sequence[Any] = (),
     ) -> tuple[int, str]:
-        """(errno or 0, log) of one program whose map descriptors are already in place."""
+        """(errno or 0, log) of one program whose map descriptors are already in place. ``extra``: as for `Loader.load`."""
         if privilege == "unpriv" and _UNPRIVILEGED.read_text().strip() != "0":
             _UNPRIVILEGED.write_text("0")  # another process put it back
         pipe = self._pipes[privilege]
-        pipe.send((insns, prog_type, flags, level, attach))
+        pipe.send((insns, prog_type, flags, level, attach, extra))
         answer: tuple[int, str] = pipe.recv()
         return answer
 
 
-def create_map(record: dict[str, Any], map_type: int, name: str = "", inner_fd: int = 0) -> int:
-    """A real map from a record's description, filled and frozen as told; a descriptor or a negated errno."""
+def load_btf(data: bytes) -> int:
+    """A descriptor of the BTF, or a negated errno."""
+    blob = ctypes.create_string_buffer(data, len(data))
+    return bpf(BTF_LOAD, struct.pack("<QQIII", ctypes.addressof(blob), 0, len(data), 0, 0))
+
+
+def create_map(
+    record: dict[str, Any], map_type: int, name: str = "", inner_fd: int = 0, btf: tuple[int, int, int] = (0, 0, 0)
+) -> int:
+    """A real map from a record's description, filled and frozen as told; a descriptor or a negated errno.
+
+    ``btf``: descriptor, key type and value type, where BTF tells what the values hold.
+    """
     attr = struct.pack(
-        "<IIIIIII16s",
+        "<IIIIIII16sIIII",
         *(map_type, record["key_size"], record["value_size"], record["max_entries"], record["map_flags"], inner_fd, 0),
-        name.encode()[:15],
+        *(name.encode()[:15], 0, *btf),
     )
     fd = bpf(MAP_CREATE, attr)
     if fd < 0:

@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernel_oracle import Oracle, create_map
+from kernel_oracle import Oracle, create_map, load_btf
+from verifier_btf import LIBRARY
 from verifier_programs import MAPS, generate, make_record, mutate
 from verifier_records import PROG_TYPE_BY_NAME, MapType, last_reason, load_request, mask_addresses, read_records
 
@@ -66,6 +67,18 @@ class MapSet:
 
     def __init__(self) -> None:
         self.made: dict[str, int] = {}
+        self.btf_fd = load_btf(LIBRARY.bytes)
+
+    def btf(self, description: dict[str, Any]) -> tuple[int, int, int]:
+        """Descriptor, key and value type for a map whose value BTF describes."""
+        kind = next((k for k in LIBRARY.values if f"bpf_{k} " in (description.get("btf_value") or "")), None)
+        return (self.btf_fd, LIBRARY.key, LIBRARY.values[kind]) if kind else (0, 0, 0)
+
+    def extra(self, record: dict[str, Any]) -> tuple[Any, ...]:
+        """What a record's BTF adds to the load."""
+        if "btf_bytes" not in record:
+            return ()
+        return self.btf_fd, record["func_rows"], record.get("line_rows") or ()
 
     def fd(self, name: str, description: dict[str, Any]) -> int:
         key = name + json.dumps(description, sort_keys=True)
@@ -73,7 +86,9 @@ class MapSet:
             inner = 0
             if description.get("inner"):
                 inner = self.fd("", description["inner"])
-            self.made[key] = create_map(description, int(MapType[description["type"].upper()]), name, inner)
+            self.made[key] = create_map(
+                description, int(MapType[description["type"].upper()]), name, inner, self.btf(description)
+            )
         return self.made[key]
 
     def fds(self, record: dict[str, Any]) -> dict[str, int]:
@@ -130,14 +145,14 @@ def ours(record: dict[str, Any], privilege: str, level: int, map_fds: dict[str, 
     return result.errno, result.log, result.stats.insn_processed
 
 
-def ask_kernel(oracle: Oracle, privilege: str, code: bytes, flags: int, level: int) -> tuple[int, str] | None:
+def ask_kernel(oracle: Oracle, privilege: str, code: bytes, flags: int, level: int, extra: Any) -> tuple[int, str] | None:
     """(errno, log); None for a walk too long to compare. A program that may loop is tried without a full log first."""
     insns = decode(code)
     if any(i.code & 7 in (5, 6) and (i.off < 0 or i.imm < 0) for i in insns) or len(insns) > 400:
-        log = oracle.ask(privilege, code, SOCKET_FILTER, flags, BPF_LOG_STATS)[1]
+        log = oracle.ask(privilege, code, SOCKET_FILTER, flags, BPF_LOG_STATS, 0, extra)[1]
         if (processed_of(log) or 0) > LONG:
             return None
-    return oracle.ask(privilege, code, SOCKET_FILTER, flags, level)
+    return oracle.ask(privilege, code, SOCKET_FILTER, flags, level, 0, extra)
 
 
 def processed_of(log: str) -> int | None:
@@ -214,7 +229,7 @@ def main() -> int:
     with Oracle(sorted(set(modes))) as oracle, open(a.keep or "/dev/null", "a") as keep:
         while time.monotonic() - started < a.seconds and (not a.max or count < a.max):
             record, privilege = next_record(rng, seeds, recent), rng.choice(modes)
-            kernel = ask_kernel(oracle, privilege, maps.patched(record), record["flags"], a.level)
+            kernel = ask_kernel(oracle, privilege, maps.patched(record), record["flags"], a.level, maps.extra(record))
             if kernel is None:
                 tally.decisions["left out: a long walk"] += 1
                 continue

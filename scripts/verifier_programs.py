@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from verifier_btf import LIBRARY
+
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction, encode
 
@@ -42,7 +44,25 @@ MAPS: dict[str, dict[str, Any]] = {
         "inner": {"type": "array", "key_size": 4, "value_size": 8, "max_entries": 1, "map_flags": 0},
     },
 }
-LOOKUP_MAPS = ("hash", "array", "array", "lru", "percpu", "ro_array", "wo_array", "outer")
+MAPS["locked"] = {
+    "type": "array",
+    "key_size": 4,
+    "value_size": 8,
+    "max_entries": 1,
+    "map_flags": 0,
+    "btf": True,
+    "btf_value": "struct locked { int count@0; bpf_spin_lock l@4; }",
+}
+MAPS["timed"] = {
+    "type": "array",
+    "key_size": 4,
+    "value_size": 24,
+    "max_entries": 1,
+    "map_flags": 0,
+    "btf": True,
+    "btf_value": "struct timed { bpf_timer t@0; long count@16; }",
+}
+LOOKUP_MAPS = ("hash", "array", "array", "lru", "percpu", "ro_array", "wo_array", "outer", "locked", "timed")
 EDGES = (
     0,
     1,
@@ -143,6 +163,7 @@ class Builder:
         self.slots: set[int] = set()
         self.with_calls = with_calls
         self.calls: list[int] = []
+        self.callbacks: list[int] = []
 
     # -- choices
 
@@ -528,6 +549,81 @@ class Builder:
         self.clobber()
         self.became_scalar(0)
 
+    def callback(self) -> None:
+        """bpf_loop or bpf_for_each_map_elem with a function of this program."""
+        if not self.with_calls:
+            return
+        rng = self.rng
+        self.save_ctx()
+        each = rng.random() < 0.4
+        if each:
+            self.load_map(1, rng.choice(("hash", "array", "percpu", "lru")))
+        else:
+            self.emit(0xB7, 1, imm=rng.choice((1, 2, 5, 100)))
+        self.callbacks.append(len(self.code))
+        self.emit(0x18, 2, op.BPF_PSEUDO_FUNC)
+        self.emit(0)
+        if rng.random() < 0.5:
+            self.memory_argument(3)
+        else:
+            self.emit(0xB7, 3, imm=0)
+        self.emit(0xB7, 4, imm=0)
+        self.emit(0x85, imm=164 if each else 181)
+        self.clobber()
+        self.became_scalar(0)
+
+    def dynptr(self) -> None:
+        """A ring buffer record or local memory through a dynptr at fp-16 (or a wrong place), used and released most times."""
+        rng = self.rng
+        self.save_ctx()
+        at = rng.choice((-16, -16, -32, -24))
+        ring = rng.random() < 0.7
+        if ring:
+            self.load_map(1, "ring")
+            self.emit(0xB7, 2, imm=rng.choice((8, 32)))
+        else:
+            self.lookup()
+            value = self.pointer("value")
+            if value is None:
+                return
+            self.emit(0xBF, 1, value)
+            self.emit(0xB7, 2, imm=rng.choice((4, 8, 64)))
+        self.emit(0xB7, 3, imm=0)
+        self.emit(0xBF, 4, 10)
+        self.emit(0x07, 4, imm=at)
+        self.emit(0x85, imm=198 if ring else 197)
+        for _ in range(rng.randrange(0, 3)):
+            number = rng.choice((201, 202, 203))
+            where = 3 if number == 201 else 1
+            self.emit(0xBF, where, 10)
+            self.emit(0x07, where, imm=at)
+            if number == 203:
+                self.emit(0xB7, 2, imm=0)
+                self.emit(0xB7, 3, imm=8)
+            elif number == 201:
+                self.emit(0xBF, 1, 10)
+                self.emit(0x07, 1, imm=rng.choice((-64, -40, at)))
+                self.emit(0xB7, 2, imm=8)
+                self.emit(0xB7, 4, imm=0)
+                self.emit(0xB7, 5, imm=0)
+            else:
+                self.emit(0xB7, 2, imm=0)
+                self.emit(0xBF, 3, 10)
+                self.emit(0x07, 3, imm=rng.choice((-64, at)))
+                self.emit(0xB7, 4, imm=8)
+                self.emit(0xB7, 5, imm=0)
+            self.emit(0x85, imm=number)
+        if ring and rng.random() < 0.9:
+            self.emit(0xBF, 1, 10)
+            self.emit(0x07, 1, imm=at)
+            self.emit(0xB7, 2, imm=0)
+            self.emit(0x85, imm=rng.choice((199, 200)))
+        self.clobber()
+        self.became_scalar(0)
+
+    def may_goto(self) -> None:
+        self.emit(0xE5, off=self.rng.choice((FORWARD, FORWARD, 0, 1)))
+
     def loop(self) -> None:
         """A counted loop whose body is a few pieces."""
         rng, counter = self.rng, self.rng.randrange(6, 10)
@@ -563,6 +659,7 @@ class Builder:
         *(("alu", 14), ("move", 9), ("narrow", 8), ("jump", 8), ("store", 8), ("fill", 7), ("new_scalar", 6)),
         *(("ctx_access", 4), ("packet_load", 2), ("lookup", 4), ("value_access", 8), ("atomic", 3), ("pointer_math", 5)),
         *(("pointer_compare", 2), ("helper", 4), ("ring", 1), ("tail_call", 1), ("subprogram", 2), ("loop", 2)),
+        *(("callback", 1), ("dynptr", 1), ("may_goto", 1)),
     )
 
     def body(self, pieces: int) -> None:
@@ -619,28 +716,48 @@ HELPER_ARGS: tuple[tuple[int, tuple[str, ...]], ...] = (
 )
 
 
+def _subprogram(rng: random.Random) -> Builder:
+    sub = Builder(rng, False)
+    sub.pointers = {10: "fp"}
+    sub.scalars = {1, 2}
+    if rng.random() < 0.4:
+        sub.pointers[1] = rng.choice(("ctx", "value"))
+        sub.scalars = {2}
+    sub.body(rng.randrange(1, 6))
+    sub.exit()
+    sub.finish()
+    return sub
+
+
+def _line_rows(rng: random.Random, starts: list[int], length: int) -> list[list[int]]:
+    rows = set(starts) | {rng.randrange(length) for _ in range(rng.randrange(0, 6))}
+    return [[at, LIBRARY.file, rng.choice(LIBRARY.lines), rng.randrange(1, 9) << 10 | 5] for at in sorted(rows)]
+
+
 def generate(rng: random.Random) -> dict[str, Any]:
-    """A record with a new program: a main part and, at times, subprograms it calls."""
-    with_calls = rng.random() < 0.25
+    """A record with a new program: a main part and, at times, functions it calls or hands to helpers, with or without BTF."""
+    with_calls = rng.random() < 0.3
     main = Builder(rng, with_calls)
     main.body(rng.randrange(1, 22))
     main.exit()
     main.finish()
     code, relocs = main.code, main.relocs
     starts = []
-    for _ in range(rng.randrange(1, 3) if main.calls else 0):
-        sub = Builder(rng, False)
-        sub.pointers = {10: "fp"}
-        sub.scalars = {1, 2}
-        sub.body(rng.randrange(1, 6))
-        sub.exit()
-        sub.finish()
+    for _ in range(rng.randrange(1, 3) if main.calls or main.callbacks else 0):
+        sub = _subprogram(rng)
         starts.append(len(code))
-        relocs += [[index + len(code), *rest] for index, *rest in sub.relocs]
+        relocs = relocs + [[index + len(code), *rest] for index, *rest in sub.relocs]
         code = code + sub.code
-    for call in main.calls:
+    for call in (*main.calls, *main.callbacks):
         code[call] = code[call]._replace(imm=rng.choice(starts) - call - 1)
-    return make_record(code, relocs, rng.choice(FLAGS))
+    record = make_record(code, relocs, rng.choice(FLAGS))
+    if rng.random() < (0.7 if main.callbacks or main.calls else 0.05):
+        kinds = [rng.choice(LIBRARY.statics if rng.random() < 0.6 else LIBRARY.globals) for _ in starts]
+        record["btf_bytes"] = LIBRARY.bytes.hex()
+        record["func_rows"] = [[0, rng.choice(LIBRARY.main)], *([at, kind] for at, kind in zip(starts, kinds, strict=True))]
+        if rng.random() < 0.4:
+            record["line_rows"] = _line_rows(rng, [0, *starts], len(code))
+    return record
 
 
 def make_record(

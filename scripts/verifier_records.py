@@ -210,6 +210,9 @@ def load_request(
         log_level=log_level,
         privileges=PRIVILEGES[privilege],
         fd_maps=fds,
+        btf=bytes.fromhex(record.get("btf_bytes") or ""),
+        func_info=tuple((off, kind) for off, kind in record.get("func_rows") or ()),
+        line_info=tuple((a, b, c, d) for a, b, c, d in record.get("line_rows") or ()),
     )
 
 
