@@ -15,6 +15,7 @@ from netbpf.abi.info import MapInfo, ProgInfo
 from netbpf.host.calls import TestRun
 from netbpf.host.lab import Lab
 from netbpf.isa.instruction import Instruction
+from netbpf.maps.perf_buffer import PerfRecord
 from netbpf.maps.spec import MapSpec
 
 
@@ -78,6 +79,14 @@ class Process(Protocol):
     def obj_pin(self, path: str, fd: int) -> None: ...
 
     def obj_get(self, path: str, file_flags: int = 0) -> int: ...
+
+    # --- rings ----------------------------------------------------------------------------------------------------------
+    def perf_event_open(self, cpu: int = 0, pages: int = 8) -> int:
+        """A descriptor of a perf event for a PERF_EVENT_ARRAY."""
+
+    def perf_read(self, fd: int) -> list[PerfRecord]: ...
+
+    def ringbuf_read(self, fd: int) -> list[bytes]: ...
 
     # --- sockets and descriptors ------------------------------------------------------------------------------------------
     def socket(self, family: int, type: int, proto: int = 0) -> Any:

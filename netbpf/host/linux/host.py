@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -10,14 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
+from netbpf.abi.maps import MapType
+from netbpf.errors import BpfError
 from netbpf.host.calls import BpfCalls
 from netbpf.host.linux.bpf import sys_bpf
 from netbpf.host.linux.caps import effective_caps, keep_only
 from netbpf.host.linux.devices import Loopback, Tap, Veth
 from netbpf.host.linux.memory import OwnMemory, RealBuffers
 from netbpf.host.linux.netns import netns_worker
+from netbpf.host.linux.rings import PerfRing, open_perf_output, read_ringbuf
 from netbpf.host.linux.worker import Worker
 from netbpf.host.memory import CallBuffers
+from netbpf.maps.perf_buffer import PerfRecord
 
 T = TypeVar("T")
 
@@ -39,6 +44,7 @@ class LinuxProcess(BpfCalls):
         self._owned: set[int] = set()
         self._sockets: list[socket.socket] = []
         self._logs: dict[int, str] = {}
+        self._rings: dict[int, PerfRing] = {}
         self.memory = OwnMemory()
         self.possible_cpus = possible_cpus()
 
@@ -64,6 +70,27 @@ class LinuxProcess(BpfCalls):
     def load_logs(self) -> dict[int, str]:
         return self._logs
 
+    # --- rings ----------------------------------------------------------------------------------------------------------
+    def perf_event_open(self, cpu: int = 0, pages: int = 8) -> int:
+        """A descriptor of a perf event on a CPU, for a PERF_EVENT_ARRAY; its ring has ``pages`` pages. Raises BpfError."""
+        fd = self.run(open_perf_output, cpu)
+        self._owned.add(fd)
+        self._rings[fd] = PerfRing(fd, pages)
+        return fd
+
+    def perf_read(self, fd: int) -> list[PerfRecord]:
+        """What programs wrote to a perf event since the last read. Raises BpfError(EINVAL) for another descriptor."""
+        if fd not in self._rings:
+            raise BpfError(errno.EINVAL)
+        return self._rings[fd].consume()
+
+    def ringbuf_read(self, fd: int) -> list[bytes]:
+        """What programs submitted to a ring buffer since the last read. Raises BpfError(EINVAL) for another map."""
+        info = self.map_info(fd)
+        if info.type != MapType.RINGBUF:
+            raise BpfError(errno.EINVAL)
+        return self.run(read_ringbuf, fd, info.max_entries)
+
     # --- descriptors and sockets ----------------------------------------------------------------------------------------
     def socket(self, family: int, type: int, proto: int = 0) -> socket.socket:
         """A real socket. Raises OSError."""
@@ -81,6 +108,8 @@ class LinuxProcess(BpfCalls):
         """Raises OSError."""
         self._owned.discard(fd)
         self._logs.pop(fd, None)
+        if fd in self._rings:
+            self._rings.pop(fd).close()
         os.close(fd)
 
     def exit(self) -> None:
@@ -88,6 +117,9 @@ class LinuxProcess(BpfCalls):
         for made in self._sockets:
             made.close()
         self._sockets.clear()
+        for ring in self._rings.values():
+            ring.close()
+        self._rings.clear()
         for fd in sorted(self._owned):
             os.close(fd)
         self._owned.clear()

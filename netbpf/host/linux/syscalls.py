@@ -6,15 +6,16 @@ Every function raises BpfError with the kernel's errno.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Final
 
 from netbpf.errors import BpfError
 
 _NUMBERS: Final = {
-    "x86_64": {"bpf": 321, "capget": 125, "capset": 126},
-    "aarch64": {"bpf": 280, "capget": 90, "capset": 91},
-    "riscv64": {"bpf": 280, "capget": 90, "capset": 91},
+    "x86_64": {"bpf": 321, "capget": 125, "capset": 126, "perf_event_open": 298},
+    "aarch64": {"bpf": 280, "capget": 90, "capset": 91, "perf_event_open": 241},
+    "riscv64": {"bpf": 280, "capget": 90, "capset": 91, "perf_event_open": 241},
 }
 NUMBERS: Final = _NUMBERS.get(os.uname().machine, {})
 
@@ -33,7 +34,5 @@ def syscall(name: str, *args: object) -> int:
     """A system call by name. Raises BpfError(ENOSYS) on a machine whose number is not known here."""
     number = NUMBERS.get(name)
     if number is None:
-        import errno
-
         raise BpfError(errno.ENOSYS, f"the number of {name}(2) on {os.uname().machine} is not known")
     return checked(int(libc.syscall(ctypes.c_long(number), *args)))

@@ -12,7 +12,7 @@ from typing import Any, Final
 from netbpf.abi.maps import MapType
 from netbpf.errors import BpfError
 from netbpf.host.sim.machine import Call
-from netbpf.host.sim.objects import IdObject, MapObject
+from netbpf.host.sim.objects import KObject, MapObject, PerfEvent
 
 
 def update_value(call: Call, obj: MapObject, key: bytes, value: bytes, flags: int) -> None:
@@ -49,25 +49,26 @@ def _let_go(obj: MapObject, key: bytes) -> None:
         held.drop()
 
 
-def _program(call: Call, fd: int) -> tuple[IdObject, object]:
+def _program(call: Call, fd: int) -> tuple[KObject, object]:
     found = call.prog(fd)
     return found, found.program
 
 
-def _map(call: Call, fd: int) -> tuple[IdObject, object]:
+def _map(call: Call, fd: int) -> tuple[KObject, object]:
     found = call.map_file(fd)[1]
     return found, found.map
 
 
-def _nothing(call: Call, fd: int) -> tuple[IdObject, object]:
-    """Perf events and cgroups: no descriptor of a simulated process is one."""
-    call.task.fds.get(fd)
-    raise BpfError(errno.EINVAL)
+def _perf_event(call: Call, fd: int) -> tuple[KObject, object]:
+    found = call.task.fds.get(fd).obj
+    if not isinstance(found, PerfEvent):
+        raise BpfError(errno.EINVAL)
+    return found, found.buffer
 
 
-_RESOLVE: Final[dict[int, Callable[[Call, int], tuple[IdObject, object]]]] = {
+_RESOLVE: Final[dict[int, Callable[[Call, int], tuple[KObject, object]]]] = {
     MapType.PROG_ARRAY: _program,
     MapType.ARRAY_OF_MAPS: _map,
     MapType.HASH_OF_MAPS: _map,
-    MapType.PERF_EVENT_ARRAY: _nothing,
+    MapType.PERF_EVENT_ARRAY: _perf_event,
 }

@@ -15,6 +15,7 @@ from netbpf.abi.maps import MapType
 from netbpf.engine.base import Loaded
 from netbpf.env import Env
 from netbpf.isa.instruction import Program
+from netbpf.maps.perf_buffer import PerfBuffer
 from netbpf.maps.spec import MapSpec
 from netbpf.maps.storage import MapBase
 from netbpf.program import VerifiedProgram
@@ -201,6 +202,17 @@ class BtfObject(IdObject):
     def __init__(self, table: IdTable[BtfObject], blob: bytes) -> None:
         super().__init__(table)
         self.blob = blob
+
+
+class PerfEvent(KObject):
+    """A perf event that programs write to by a PERF_EVENT_ARRAY: its ring."""
+
+    __slots__ = ("buffer",)
+    file_kind = "perf_event"
+
+    def __init__(self, buffer: PerfBuffer) -> None:
+        super().__init__()
+        self.buffer = buffer
 
 
 class Console(KObject):

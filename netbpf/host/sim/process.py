@@ -12,9 +12,11 @@ from netbpf.host.calls import BpfCalls
 from netbpf.host.memory import Buffers, CallBuffers, UserMemory
 from netbpf.host.sim.info_commands import map_info
 from netbpf.host.sim.machine import Machine, Task
-from netbpf.host.sim.objects import MapObject, ProgObject
+from netbpf.host.sim.objects import MapObject, PerfEvent, ProgObject
 from netbpf.host.sim.socket import SimSocket, open_socket
 from netbpf.host.sim.syscall import sys_bpf
+from netbpf.maps.perf_buffer import PerfBuffer, PerfRecord
+from netbpf.maps.ringbuf import RingBufMap
 from netbpf.maps.storage import MapBase
 from netbpf.program import VerifiedProgram
 
@@ -73,6 +75,32 @@ class SimProcess(BpfCalls):
         """A socket of this process, with the methods of ``socket.socket``. Raises BpfError."""
         self._check_alive()
         return open_socket(self._task, family, type, proto)
+
+    # --- rings ----------------------------------------------------------------------------------------------------------
+    def perf_event_open(self, cpu: int = 0, pages: int = 8) -> int:
+        """A descriptor of a perf event on a CPU, for a PERF_EVENT_ARRAY; its ring has ``pages`` pages. Raises BpfError."""
+        self._check_alive()
+        if not self._task.is_capable("CAP_PERFMON"):
+            raise BpfError(errno.EACCES)
+        if not 0 <= cpu < self.possible_cpus:
+            raise BpfError(errno.EINVAL)
+        if pages < 1 or pages & (pages - 1):
+            raise BpfError(errno.EINVAL)
+        return self._task.adopt(PerfEvent(PerfBuffer(cpu, pages)))
+
+    def perf_read(self, fd: int) -> list[PerfRecord]:
+        """What programs wrote to a perf event since the last read. Raises BpfError(EBADF), or EINVAL for another descriptor."""
+        obj = self._task.fds.get(fd).obj
+        if not isinstance(obj, PerfEvent):
+            raise BpfError(errno.EINVAL)
+        return obj.buffer.consume()
+
+    def ringbuf_read(self, fd: int) -> list[bytes]:
+        """What programs submitted to a ring buffer since the last read. Raises BpfError(EBADF), or EINVAL for another map."""
+        live = self.map(fd)
+        if not isinstance(live, RingBufMap):
+            raise BpfError(errno.EINVAL)
+        return live.consume()
 
     # --- descriptors --------------------------------------------------------------------------------------------------
     def dup(self, fd: int) -> int:
