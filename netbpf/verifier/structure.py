@@ -519,8 +519,6 @@ def _next_callee(env: VerifierEnv, i: int, subprog: int) -> int:
     if callee < 0:
         return -1
     info = env.subprogs[callee]
-    if is_pseudo_func(env.insns[i]) and not info.is_cb:
-        return -1
     if info.is_async_cb:
         if info.has_tail_call:
             verbose(env, "verifier bug: subprog has tail_call and async cb\n")
