@@ -149,11 +149,6 @@ def is_pointer_value(env: VerifierEnv, regno: int) -> bool:
 # --- alignment and offsets --------------------------------------------------------------------------------------------
 
 
-def _offset_text(var_off: Tnum) -> str:
-    """A known offset is told as a number, another as its bits."""
-    return tnum_strn(var_off) if var_off.mask else str(var_off.value)
-
-
 def check_ptr_alignment(env: VerifierEnv, reg: RegState, off: int, size: int, strict_alignment_once: bool) -> None:
     """The address is a multiple of ``size`` where that is asked for: always on the stack, elsewhere by flag."""
     base = reg.type
@@ -163,12 +158,12 @@ def check_ptr_alignment(env: VerifierEnv, reg: RegState, off: int, size: int, st
         return
     if base in PACKET_TYPES:
         if not tnum_is_aligned(tnum_add(reg.var_off, Tnum(NET_IP_ALIGN + reg.off + off & U64_MAX, 0)), size):
-            where = f"{NET_IP_ALIGN}+{_offset_text(reg.var_off)}+{reg.off}+{off}"
+            where = f"{NET_IP_ALIGN}+{tnum_strn(reg.var_off)}+{reg.off}+{off}"
             raise _refuse(env, f"misaligned packet access off {where} size {size}\n")
         return
     if not tnum_is_aligned(tnum_add(reg.var_off, Tnum(reg.off + off & U64_MAX, 0)), size):
         kind = _ALIGNED_KINDS.get(base, "")
-        raise _refuse(env, f"misaligned {kind}access off {_offset_text(reg.var_off)}+{reg.off}+{off} size {size}\n")
+        raise _refuse(env, f"misaligned {kind}access off {tnum_strn(reg.var_off)}+{reg.off}+{off} size {size}\n")
 
 
 def check_ptr_off_reg(env: VerifierEnv, reg: RegState, regno: int, fixed_off_ok: bool = False) -> None:
