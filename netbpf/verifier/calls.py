@@ -40,7 +40,14 @@ from netbpf.verifier.regs import cur_regs, known_reg, reg_bounds_sanity_check, u
 from netbpf.verifier.stack import BPF_WRITE, is_null
 from netbpf.verifier.state import REG_NOT_INIT, RegState, cur_func
 
-__all__ = ["check_func_call", "check_helper_call", "check_tail_call_maps", "get_helper_proto", "prepare_func_exit"]
+__all__ = [
+    "check_func_call",
+    "check_helper_call",
+    "check_inlined_callbacks",
+    "check_tail_call_maps",
+    "get_helper_proto",
+    "prepare_func_exit",
+]
 
 MAX_ERRNO: Final = 4095
 
@@ -135,6 +142,21 @@ def check_tail_call_maps(env: VerifierEnv) -> None:
     for insn, aux in zip(env.insns, env.insn_aux, strict=True):
         if aux.map_ptr_unpriv and aux.map_ptr_state == POISON and insn.imm == FUNC_tail_call:
             raise _refuse(env, "tail_call abusing map_ptr\n")
+
+
+INLINED_LOOP_INSNS: Final = 18  # what a bpf_loop call grows by when the kernel makes it a loop of its own
+
+
+def check_inlined_callbacks(env: VerifierEnv) -> None:
+    """After the walk: a bpf_loop that is made a loop of the program's own still calls its callback. Where no path ran the
+    callback it was removed as dead code; if nothing follows it, the kernel cannot find what is called and gives up."""
+    subprogs, aux = env.subprogs, env.insn_aux
+    live = [bool(aux[info.start].seen) for info in subprogs]
+    inlined = [a.loop_inline[1] for a in aux if a.loop_inline is not None and a.loop_inline[0]]
+    if sum(live) < 2 or not any(not any(live[callback:]) for callback in inlined):
+        return
+    end = sum(1 for a in aux if a.seen) + INLINED_LOOP_INSNS * len(inlined)
+    raise _refuse(env, f"verifier bug: No program to jit at insn {end} (subprog < 0)\n", errno.EFAULT)
 
 
 def record_func_key(env: VerifierEnv, meta: CallMeta, func_id: int, insn_idx: int) -> None:

@@ -15,7 +15,7 @@ from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
 from netbpf.verifier.alu import check_alu_op
 from netbpf.verifier.branch import check_cond_jmp_op
-from netbpf.verifier.calls import check_helper_call, check_tail_call_maps
+from netbpf.verifier.calls import check_helper_call, check_inlined_callbacks, check_tail_call_maps
 from netbpf.verifier.debuginfo import check_btf_info, check_btf_info_early
 from netbpf.verifier.diagnosis import diagnose
 from netbpf.verifier.env import (
@@ -383,6 +383,7 @@ def _bpf_check(env: VerifierEnv) -> None:
     do_check_subprogs(env)
     check_max_stack_depth(env)
     check_tail_call_maps(env)
+    check_inlined_callbacks(env)
 
 
 def check_sleepable(env: VerifierEnv) -> None:

@@ -21,6 +21,7 @@ from netbpf.verifier.regs import known_reg, unknown_reg
 from netbpf.verifier.state import RegState
 
 MAX_BPF_FUNC_REG_ARGS: Final = 5
+KIND_VOID: Final = 0
 _NUMBERS: Final = frozenset({KIND_INT, KIND_ENUM, KIND_ENUM64})
 _CTX_STRUCT: Final = "__sk_buff"
 _DYNPTR_STRUCT: Final = "bpf_dynptr"
@@ -60,19 +61,43 @@ def _tags(btf: Btf, func_id: int, index: int) -> frozenset[str]:
     return frozenset(tag.removeprefix(_TAG_PREFIX) for tag in btf.decl_tags(func_id, index) if tag.startswith(_TAG_PREFIX))
 
 
+def _is_struct(target: BtfType | None) -> bool:
+    return target is not None and target.kind == KIND_STRUCT
+
+
+def _check_ctx_type(env: VerifierEnv, index: int, target: BtfType | None, name: str) -> None:
+    """A parameter tagged as the context points to the program type's context struct, or to void."""
+    if target is None or target.kind == KIND_VOID or (_is_struct(target) and name == _CTX_STRUCT):
+        return
+    raise _say(env, True, f"arg#{index} should be `struct {_CTX_STRUCT} *`\n")
+
+
+def _trusted_arg(env: VerifierEnv, index: int, target: BtfType | None, name: str, tags: frozenset[str]) -> _Unusable:
+    """A pointer to a struct of the kernel: which one, only the kernel's BTF could tell, so none is known."""
+    if "nonnull" in tags:
+        return _say(env, True, f"arg#{index} has invalid combination of tags\n")
+    kind = _KIND_WORDS[target.kind if target is not None else 0]
+    if not name:
+        return _say(env, True, f"arg#{index} reference type('{kind} (anon)') candidate matching error: -22\n")
+    return _say(env, True, f"arg#{index} reference type('{kind} {name}') has no matches\n", errno.ENOENT)
+
+
 def _pointer_arg(env: VerifierEnv, btf: Btf, index: int, param: BtfType, tags: frozenset[str], is_global: bool) -> SubprogArg:
     """A pointer parameter: the context, a dynptr, or memory of a known size."""
     target_id = btf.skip_modifiers(param.size_or_type)
-    target = btf.type(target_id)
-    name = btf.name(target_id)
-    if "ctx" in tags or (target is not None and target.kind == KIND_STRUCT and name == _CTX_STRUCT):
+    target, name = btf.type(target_id), btf.name(target_id)
+    if "ctx" in tags or (_is_struct(target) and name == _CTX_STRUCT):
         if tags - {"ctx"}:
             raise _say(env, True, f"arg#{index} has invalid combination of tags\n")
+        if tags:
+            _check_ctx_type(env, index, target, name)
         return SubprogArg(at.ARG_PTR_TO_CTX)
-    if target is not None and target.kind == KIND_STRUCT and name == _DYNPTR_STRUCT:
+    if _is_struct(target) and name == _DYNPTR_STRUCT:
         if tags:
             raise _say(env, True, f"arg#{index} has invalid combination of tags\n")
         return SubprogArg(at.ARG_PTR_TO_DYNPTR | at.MEM_RDONLY)
+    if "trusted" in tags:
+        raise _trusted_arg(env, index, target, name, tags)
     if not is_global:
         raise _Unusable(errno.EINVAL)
     if tags - {"nonnull"}:
@@ -80,8 +105,7 @@ def _pointer_arg(env: VerifierEnv, btf: Btf, index: int, param: BtfType, tags: f
     size = btf.size(target_id)
     if target is None or not size:
         kind = _KIND_WORDS[target.kind if target is not None else 0]
-        text = f"arg#{index} reference type('{kind} {name}') size cannot be determined: -22\n"
-        raise _say(env, True, text)
+        raise _say(env, True, f"arg#{index} reference type('{kind} {name}') size cannot be determined: -22\n")
     return SubprogArg(at.ARG_PTR_TO_MEM | (0 if "nonnull" in tags else at.PTR_MAYBE_NULL), size)
 
 
