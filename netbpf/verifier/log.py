@@ -330,7 +330,7 @@ def verbose_linfo(env: VerifierEnv, insn_off: int, prefix: str) -> None:
     if row is None or row is previous:
         return
     env.prev_linfo = row
-    if previous is not None and previous[1:3] == row[1:3] and previous[3] >> 10 == row[3] >> 10:
+    if previous is not None and previous[1] == row[1] and previous[3] >> 10 == row[3] >> 10:
         return
     name_at = env.btf_string
     assert name_at is not None  # line info was checked against the BTF before the walk
