@@ -1,0 +1,198 @@
+"""The native engine beside the physical limit, libpcap and tcpdump; every line is a ratio of medians of interleaved rounds.
+
+    python -m benchmarks.traces DIR
+    python -m benchmarks.native --traces DIR [--rounds 5] [--only loop|filter|command]
+
+(a) the counting example, (b) ``ip and tcp port 443 and not net 10.0.0.0/8``, (c) a counter of flows. ``loop``: the native loop
+and a C loop that only walks the records, on one mapping of the file. ``filter``: (b) beside a C loop over libpcap. ``command``: the
+whole process beside tcpdump. Needs a C compiler, libpcap's headers and tcpdump.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import mmap
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from netbpf.engine.base import Totals
+from netbpf.engine.llvm.engine import NativeEngine
+from netbpf.env import SteppedEnv
+from netbpf.host.loader import load_spec
+from netbpf.host.sim.host import SimHost
+from netbpf.packet.open import open_capture
+from netbpf.program import ProgramSpec
+from netbpf.sources import cbpf
+from netbpf.sources.asm import format_program
+from netbpf.sources.load import read_program
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+EXPRESSION = "ip and tcp port 443 and not net 10.0.0.0/8"
+FILE_HEADER_BYTES = 24
+MADV_POPULATE_READ = 22
+
+
+def compiled(folder: Path, name: str, *libraries: str) -> ctypes.CDLL:
+    """benchmarks/c/NAME.c as a library."""
+    target = folder / f"{name}.so"
+    compiler = shutil.which("gcc") or shutil.which("cc") or "cc"
+    words = [compiler, "-O2", "-shared", "-fPIC", "-o", str(target), str(HERE / "c" / f"{name}.c"), *libraries]
+    subprocess.run(words, check=True)
+    return ctypes.CDLL(str(target))
+
+
+def filter_spec() -> ProgramSpec:
+    """Program (b): libpcap's code for the expression, translated."""
+    told = subprocess.run(["tcpdump", "-y", "EN10MB", "-ddd", *EXPRESSION.split()], capture_output=True, text=True, check=False)
+    if told.returncode:  # no device to ask about: any Ethernet capture will do
+        capture = str(ROOT / "pcaps" / "session.pcap")
+        told = subprocess.run(["tcpdump", "-r", capture, "-ddd", EXPRESSION], capture_output=True, text=True, check=True)
+    return cbpf.to_spec(cbpf.parse_ddd(told.stdout))
+
+
+def programs() -> dict[str, ProgramSpec]:
+    counting, flows = ROOT / "scenarios" / "counting.s", HERE / "programs" / "flows.s"
+    return {"a": read_program(str(counting)), "b": filter_spec(), "c": read_program(str(flows))}
+
+
+class Mapping:
+    """A capture mapped whole and populated, as a window that can be walked again and again."""
+
+    def __init__(self, path: Path) -> None:
+        with open(path, "rb") as f:
+            self.buffer = mmap.mmap(f.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        self.buffer.madvise(MADV_POPULATE_READ)
+        with open_capture(path) as reader:
+            self.layout = reader.layout()
+        self.start, self.end, self.first_number = FILE_HEADER_BYTES, len(self.buffer), 1
+        self._pin = (ctypes.c_char * 1).from_buffer(self.buffer)
+        self.address = ctypes.addressof(self._pin)
+
+    def advance(self, size_bytes: int, records: int) -> None:
+        """Stay where it is."""
+
+
+class Walker:
+    """One program made live on maps of its own."""
+
+    def __init__(self, spec: ProgramSpec) -> None:
+        env = SteppedEnv()
+        self.process = SimHost(env=env).process()
+        fds = load_spec(self.process, spec)
+        self.loaded = NativeEngine().load(self.process.program(fds.prog_fd), env)
+
+    def walk(self, mapping: Any) -> Totals:
+        totals = Totals(bytes=1000, packets=1)  # an average that has the prefetch cursor run, as a stream's soon does
+        self.loaded.walk(mapping, totals)
+        return totals
+
+
+def interleaved(rounds: int, ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each way, all of them once a round."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way()  # compile, fault pages in
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def tell(name: str, seconds: float, packets: int, other: str, other_seconds: float) -> None:
+    print(
+        f"{name}: {seconds / packets * 1e9:.2f} ns a packet; {other} {other_seconds / packets * 1e9:.2f} ns; "
+        f"ratio {seconds / other_seconds:.2f} ({other_seconds / seconds:.2f}x as fast)",
+        flush=True,
+    )
+
+
+def measure_loops(path: Path, folder: Path, rounds: int) -> None:
+    """(a), (b), (c) on a mapped file beside the limit."""
+    limit, mapping, count = compiled(folder, "limit"), Mapping(path), ctypes.c_uint64()
+    limit.walk_records.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]
+    walkers = {name: Walker(spec) for name, spec in programs().items()}
+    ways: dict[str, Callable[[], object]] = {
+        "limit": lambda: limit.walk_records(mapping.address, len(mapping.buffer), ctypes.byref(count))
+    }
+    for name, walker in walkers.items():
+        ways[name] = lambda walker=walker: walker.walk(mapping)
+    seconds = interleaved(rounds, ways)
+    for name in walkers:
+        tell(f"loop {name} {path.stem}", seconds[name], count.value, "limit", seconds["limit"])
+
+
+def measure_filter(path: Path, folder: Path, rounds: int) -> None:
+    """(b) from the file on beside libpcap's own loop, and how many packets each accepts."""
+    pcap, count, accepted = compiled(folder, "libpcap", "-lpcap"), ctypes.c_uint64(), Totals()
+    pcap.filter_file.restype = ctypes.c_int64
+    walker, name = Walker(filter_spec()), str(path).encode()
+
+    def ours() -> Totals:
+        nonlocal accepted
+        accepted = Totals()
+        with open_capture(path) as reader:
+            for window in reader.windows():
+                walker.loaded.walk(window, accepted)  # type: ignore[arg-type]  # an Ethernet pcap gives windows alone
+        return accepted
+
+    ways = {"libpcap": lambda: pcap.filter_file(name, EXPRESSION.encode(), ctypes.byref(count)), "netbpf": ours}
+    seconds = interleaved(rounds, ways)
+    tell(f"filter b {path.stem}", seconds["netbpf"], count.value, "libpcap", seconds["libpcap"])
+    theirs = pcap.filter_file(name, EXPRESSION.encode(), ctypes.byref(count))
+    print(f"  accepted: {accepted.accepted} as a socket sees packets, {theirs} as libpcap sees a file (tags in line)")
+
+
+def measure_commands(path: Path, folder: Path, rounds: int) -> None:
+    """The whole process beside tcpdump, with code from the cache and without."""
+    program = folder / "filter.s"
+    program.write_text(format_program(filter_spec()))
+    command = [sys.executable, "-m", "netbpf", "replay", str(path), "--prog", str(program), "--quiet", "--dump", "none"]
+
+    def run(words: list[str]) -> Callable[[], object]:
+        return lambda: subprocess.run(words, check=True, capture_output=True)
+
+    ways = {
+        "tcpdump": run(["tcpdump", "-r", str(path), "--count", EXPRESSION]),
+        "cached": run(command),
+        "uncached": run([*command, "--no-cache"]),
+    }
+    seconds = interleaved(rounds, ways)
+    for name in ("cached", "uncached"):
+        print(
+            f"command {path.stem} {name}: {seconds[name] * 1e3:.0f} ms; tcpdump {seconds['tcpdump'] * 1e3:.0f} ms; "
+            f"{seconds['tcpdump'] / seconds[name]:.2f}x as fast",
+            flush=True,
+        )
+
+
+MEASUREMENTS = {"loop": measure_loops, "filter": measure_filter, "command": measure_commands}
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--traces", type=Path, required=True, help="where benchmarks.traces wrote")
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--only", choices=sorted(MEASUREMENTS))
+    p.add_argument("files", nargs="*", help="names of traces, all by default")
+    a = p.parse_args()
+    paths = [a.traces / n for n in a.files] or sorted(a.traces.glob("*.pcap"))
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            for name, measure in MEASUREMENTS.items():
+                if a.only in (None, name):
+                    measure(path, Path(folder), a.rounds)
+
+
+if __name__ == "__main__":
+    main()
