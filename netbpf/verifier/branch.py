@@ -350,7 +350,7 @@ def _check_may_goto(env: VerifierEnv, insn: Instruction) -> None:
     state, idx = env.cur_state, env.insn_idx
     assert state is not None
     previous = find_prev_entry(env, state.parent, idx)
-    queued = push_stack(env, idx + 1, idx, False)
+    queued = push_stack(env, idx + 1, idx, False, errno.ENOMEM)
     queued.may_goto_depth += 1
     if previous is not None:
         widen_imprecise_scalars(env, previous, queued)

@@ -145,12 +145,14 @@ class InsnAux:
         "calls_callback",
         "call_with_percpu_alloc_ptr",
         "const_key",
+        "differs_at",
         "facts_kind",
         "facts_map",
         "fastcall_pattern",
         "fastcall_spills_num",
         "force_checkpoint",
         "jmp_point",
+        "live_numbers",
         "live_regs_before",
         "loop_inline",
         "map_index",
@@ -176,10 +178,12 @@ class InsnAux:
         self.calls_callback = self.force_checkpoint = self.jmp_point = self.prune_point = False
         self.call_with_percpu_alloc_ptr = False
         self.const_key: int | None = None
+        self.differs_at = 0  # prune's: the register that last told two states here apart
         self.facts_kind = 0
         self.facts_map = -1
         self.fastcall_pattern = False
         self.fastcall_spills_num = 0
+        self.live_numbers: tuple[int, ...] | None = None  # the same, one by one
         self.live_regs_before = 0
         self.loop_inline: Any = None
         self.map_index = -1

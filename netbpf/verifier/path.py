@@ -52,23 +52,25 @@ def copy_verifier_state(src: VerifierState) -> VerifierState:
     return dst
 
 
-def _push(env: VerifierEnv, state: VerifierState, insn_idx: int, prev_insn_idx: int) -> None:
+def _push(env: VerifierEnv, state: VerifierState, insn_idx: int, prev_insn_idx: int, error: int = errno.EFAULT) -> None:
     env.stack.append(StackElem(state, insn_idx, prev_insn_idx, env.log_end_pos))
     if len(env.stack) > BPF_COMPLEXITY_LIMIT_JMP_SEQ:
         verbose(env, f"The sequence of {len(env.stack)} jumps is too complex.\n")
-        raise Reject(errno.EFAULT)
+        raise Reject(error)
 
 
-def push_stack(env: VerifierEnv, insn_idx: int, prev_insn_idx: int, speculative: bool) -> VerifierState:
+def push_stack(
+    env: VerifierEnv, insn_idx: int, prev_insn_idx: int, speculative: bool, error: int = errno.EFAULT
+) -> VerifierState:
     """Put a copy of the current state aside, to be walked from ``insn_idx``; the copy is returned to be refined.
 
-    Raises Reject(EFAULT) when more than 8192 paths wait.
+    Raises Reject(``error``) when more than 8192 paths wait.
     """
     cur = env.cur_state
     assert cur is not None
     state = copy_verifier_state(cur)
     state.speculative |= speculative
-    _push(env, state, insn_idx, prev_insn_idx)
+    _push(env, state, insn_idx, prev_insn_idx, error)
     if state.parent is not None:
         state.parent.branches += 1
     return state

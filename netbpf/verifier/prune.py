@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from netbpf.verifier import state as st
-from netbpf.verifier.env import BPF_COMPLEXITY_LIMIT_STATES, BPF_LOG_LEVEL2, Reject, VerifierEnv
+from netbpf.verifier.env import BPF_COMPLEXITY_LIMIT_STATES, BPF_LOG_LEVEL2, InsnAux, Reject, VerifierEnv
 from netbpf.verifier.liveness import live_stack_mask
 from netbpf.verifier.log import print_verifier_state, verbose, verbose_linfo
 from netbpf.verifier.path import copy_verifier_state
@@ -42,7 +42,6 @@ from netbpf.verifier.state import (
     StackSlot,
     VerifierState,
 )
-from netbpf.verifier.structure import is_may_goto_insn
 
 # how much two states must agree
 NOT_EXACT: Final = 0  # the new one is covered by the old, in what matters
@@ -310,12 +309,72 @@ def states_equal(env: VerifierEnv, old: VerifierState, cur: VerifierState, exact
     return True
 
 
-def states_maybe_looping(old: VerifierState, cur: VerifierState) -> bool:
-    """The current frame's registers are the same to the last bit: worth a closer look."""
+def _surely_differ(env: VerifierEnv, old: VerifierState, cur: VerifierState, insn_idx: int) -> bool:
+    """A quick look at the current frame's live registers: when it says True, states_equal would say False.
+
+    Most comparisons end here, at a precise scalar whose range is not covered.
+    """
+    if old.curframe != cur.curframe:
+        return True
+    strict = env.explore_alu_limits
+    old_regs, cur_regs = old.frame[old.curframe].regs, cur.frame[cur.curframe].regs
+    for i in _live_numbers(env.insn_aux[insn_idx]):
+        o, c = old_regs[i], cur_regs[i]
+        if o is c:
+            continue
+        if o.type != c.type:
+            if o.type != NOT_INIT:
+                return True
+        elif o.type == SCALAR_VALUE and (o.precise or strict):
+            if o.umin_value > c.umin_value or o.umax_value < c.umax_value:
+                return True
+            if strict and (o.umin_value != c.umin_value or o.umax_value != c.umax_value):
+                return True
+    return False
+
+
+def _live_numbers(aux: InsnAux) -> tuple[int, ...]:
+    """The live registers before an instruction, one by one."""
+    numbers = aux.live_numbers
+    if numbers is None:
+        numbers = aux.live_numbers = tuple(i for i in range(11) if aux.live_regs_before >> i & 1)
+    return numbers
+
+
+def _out_of_range(env: VerifierEnv, old: VerifierState, cur: VerifierState, insn_idx: int) -> bool:
+    """As _surely_differ, for RANGE_WITHIN: every live scalar counts as precise."""
+    if old.curframe != cur.curframe:
+        return True
+    strict = env.explore_alu_limits
+    old_regs, cur_regs = old.frame[old.curframe].regs, cur.frame[cur.curframe].regs
+    for i in _live_numbers(env.insn_aux[insn_idx]):
+        o, c = old_regs[i], cur_regs[i]
+        if o is c:
+            continue
+        if o.type != c.type:
+            return True
+        if o.type == SCALAR_VALUE:
+            if o.umin_value > c.umin_value or o.umax_value < c.umax_value:
+                return True
+            if strict and (o.umin_value != c.umin_value or o.umax_value != c.umax_value):
+                return True
+    return False
+
+
+def states_maybe_looping(old: VerifierState, cur: VerifierState, aux: InsnAux) -> bool:
+    """The current frame's registers are the same to the last bit: worth a closer look.
+
+    The register that differed last time at this instruction is looked at first.
+    """
     if old.curframe != cur.curframe:
         return False
-    for o, c in zip(old.frame[old.curframe].regs, cur.frame[cur.curframe].regs, strict=True):
+    old_regs, cur_regs = old.frame[old.curframe].regs, cur.frame[cur.curframe].regs
+    o, c = old_regs[aux.differs_at], cur_regs[aux.differs_at]
+    if o is not c and (o.umin_value != c.umin_value or o.umax_value != c.umax_value):
+        return False
+    for i, (o, c) in enumerate(zip(old_regs, cur_regs, strict=True)):
         if o is not c and (o.umin_value != c.umin_value or _looping_part(o) != _looping_part(c)):
+            aux.differs_at = i
             return False
     return True
 
@@ -515,10 +574,9 @@ def widen_imprecise_scalars(env: VerifierEnv, old: VerifierState, cur: VerifierS
 
 def _is_loop_hit(env: VerifierEnv, old: VerifierState, cur: VerifierState, insn_idx: int) -> bool:
     """``old`` waits for paths of its own, and the loop comes round to a state it covers."""
-    if env.insn_aux[insn_idx].calls_callback:
-        return states_equal(env, old, cur, RANGE_WITHIN)
-    may_goto = is_may_goto_insn(env.insns[insn_idx]) and old.may_goto_depth != cur.may_goto_depth
-    return may_goto and states_equal(env, old, cur, RANGE_WITHIN)
+    if not env.insn_aux[insn_idx].calls_callback and old.may_goto_depth == cur.may_goto_depth:
+        return False
+    return not _out_of_range(env, old, cur, insn_idx) and states_equal(env, old, cur, RANGE_WITHIN)
 
 
 def _other_async_entry(old: VerifierState, cur: VerifierState) -> bool:
@@ -570,20 +628,21 @@ def _look_through(
 ) -> _Seen:
     """Compare with every checkpoint, latest first. ``few``: too little was walked since the last one to add another in a loop."""
     aux, count = env.insn_aux[insn_idx], 0
-    special = aux.force_checkpoint  # may_goto, or a call of a callback
+    special = aux.force_checkpoint  # may_goto, or a call of a callback: nothing else has it
+    in_async = cur.frame[cur.curframe].in_async_callback_fn
     for old in states[::-1]:
         count += 1
         if old.insn_idx != insn_idx:
             continue
         if old.branches:
-            if special and not _other_async_entry(old, cur) and _is_loop_hit(env, old, cur, insn_idx):
+            if special and not (in_async and _other_async_entry(old, cur)) and _is_loop_hit(env, old, cur, insn_idx):
                 _prune(env, old, cur, insn_idx, not aux.calls_callback)
                 return _Seen(True, False, count)
-            if states_maybe_looping(old, cur):
+            if states_maybe_looping(old, cur, aux):
                 _check_infinite_loop(env, old, cur, insn_idx)
             if few:
                 add = False
-        else:
+        elif not _surely_differ(env, old, cur, insn_idx):
             loop = incomplete_read_marks(env, old)
             if states_equal(env, old, cur, RANGE_WITHIN if loop else NOT_EXACT):
                 _prune(env, old, cur, insn_idx, loop)
