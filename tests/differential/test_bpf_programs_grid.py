@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from support.both_hosts import both
 from support.kernel import needs_kernel
 from support.recorder import BAD, SOCKET_FILTER, Recorder
+from support.sysctl import SYSCTL, unprivileged_bpf
 
 from netbpf.abi import commands as abi
 from netbpf.abi.commands import Cmd
@@ -22,7 +20,6 @@ from netbpf.isa.instruction import encode
 pytestmark = needs_kernel
 LOAD = Cmd.BPF_PROG_LOAD
 REFUSED = encode(b.assemble(b.BPF_MOV64_REG(b.BPF_REG_0, b.BPF_REG_2), b.BPF_EXIT_INSN()))
-SYSCTL = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
 
 
 def load(r: Recorder, label: str, code: bytes = SOCKET_FILTER, size: int | None = None, **fields: object) -> int:
@@ -122,16 +119,6 @@ def test_license_gates_helpers() -> None:
     both(case)
 
 
-@contextmanager
-def sysctl(value: int) -> Iterator[None]:
-    before = SYSCTL.read_text()
-    SYSCTL.write_text(str(value))
-    try:
-        yield
-    finally:
-        SYSCTL.write_text(before)
-
-
 CAPS = {
     "none": frozenset[str](),
     "bpf": frozenset({"CAP_BPF"}),
@@ -171,7 +158,7 @@ def test_capabilities(caps: str, disabled: int) -> None:
         for cmd in (Cmd.BPF_PROG_GET_FD_BY_ID, Cmd.BPF_MAP_GET_FD_BY_ID, Cmd.BPF_BTF_GET_FD_BY_ID):
             r.do(f"{cmd.name} of none", cmd, id=0x7FFF_0000)
 
-    with sysctl(disabled):
+    with unprivileged_bpf(disabled):
         both(case, caps=CAPS[caps], sim=SimHost(unprivileged_bpf_disabled=disabled))
 
 
