@@ -4,8 +4,8 @@
     python -m benchmarks.native --traces DIR [--rounds 5] [--only loop|filter|command]
 
 (a) the counting example, (b) ``ip and tcp port 443 and not net 10.0.0.0/8``, (c) a counter of flows. ``loop``: the native loop
-and a C loop that only walks the records, on one mapping of the file. ``filter``: (b) beside a C loop over libpcap. ``command``: the
-whole process beside tcpdump. Needs a C compiler, libpcap's headers and tcpdump.
+and a C loop that only walks the records, on one mapping of the file. ``filter``: (b) beside a C loop over libpcap. ``command``:
+the whole process beside tcpdump. Needs a C compiler, libpcap's headers and tcpdump.
 """
 
 from __future__ import annotations
