@@ -10,14 +10,15 @@ Knows the shape of a text: lines, numbers in front, labels, where they are settl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from netbpf.errors import SourceError
 from netbpf.isa.instruction import decode
-from netbpf.program import ProgramSpec
-from netbpf.sources.asm_decl import Declarations, new_scope
+from netbpf.program import MapDecl, ProgramSpec
+from netbpf.sources.asm_decl import Declarations, new_scope, program_head
 from netbpf.sources.asm_format import format_program
-from netbpf.sources.asm_insn import REGISTERS, Fixup, InsnReader
+from netbpf.sources.asm_insn import REGISTERS, Fixup, InsnReader, Scope
 from netbpf.sources.lexer import IDENT, Cursor, Line, Token, did_you_mean, split_lines
 
 __all__ = ["format_program", "parse"]
@@ -28,6 +29,7 @@ _OBJDUMP_BYTES = re.compile(r"((?:[0-9a-f]{2} ){7}[0-9a-f]{2}(?: (?:[0-9a-f]{2} 
 _OBJDUMP_LABEL = re.compile(r"\s*[0-9a-f]{8,16} <([^>]+)>:\s*\Z")
 _HEADING = re.compile(r".*:\s+file format elf\S*\s*\Z|Disassembly of section .*|[A-Za-z_].*\(.*\):\s*\Z")
 _LABEL = re.compile(r"\s*(?:\d+:\s+)?([A-Za-z_.$][A-Za-z0-9_.$]*):")
+_PROGRAM = re.compile(r"\s*\.program(?:\s|\Z)")
 _LOG_MARK = re.compile(r"func#\d+ @\d+\Z|processed \d+ insns |Live regs before insn:")
 # a jump's line may go on with the next state or with the complaint that ended the log
 _LOG_INSN = re.compile(r"(\d+): (\([0-9a-f]{2}\) (?:[^;]*?goto pc[+-]\d+\b|.*?(?=\s*(?:;.*| \d+: .*)?\Z)))")
@@ -36,25 +38,48 @@ _LOG_LIVE = re.compile(r" +(?:\d+ +)?(\d+): [0-9.]{10} (\([0-9a-f]{2}\) .*?)\s*\
 
 def parse(text: str, path: str = "<text>") -> ProgramSpec:
     """The program in ``text``; ``path`` names it in errors. Raises SourceError with line, column and caret."""
-    return _Assembler(path).run(text)
+    lines = list(split_lines(text))
+    if any(_LOG_MARK.match(line.text) for line in lines):
+        return _Assembler(path, new_scope()).run(_log_listing(lines, path))
+    first, *rest = _programs(lines)
+    main = _Assembler(path, new_scope()).run(first)
+    if not rest:
+        return main
+    return replace(main, others=tuple(_other(main, chunk, path) for chunk in rest))
+
+
+def _programs(lines: Iterable[Line]) -> list[list[Line]]:
+    """The lines of each program: a new one begins at ``.program``."""
+    chunks: list[list[Line]] = [[]]
+    for line in lines:
+        if _PROGRAM.match(line.blanked):
+            chunks.append([])
+        chunks[-1].append(line)
+    return chunks
+
+
+def _other(main: ProgramSpec, lines: list[Line], path: str) -> ProgramSpec:
+    name, own = program_head(Cursor(lines[0], path))
+    scope = new_scope()
+    maps = () if own else main.maps
+    for index, decl in enumerate(maps):
+        scope.map_index.setdefault(decl.spec.name, index)
+    return replace(_Assembler(path, scope, maps, b"" if own else main.btf).run(lines[1:]), name=name)
 
 
 class _Assembler:
-    """One text being read: slots so far, labels with their places, what the directives said."""
+    """One program being read: slots so far, labels with their places, what the directives said."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, scope: Scope, maps: Sequence[MapDecl] = (), btf: bytes = b"") -> None:
         self.path = path
-        self.scope = new_scope()
-        self.decls = Declarations(self.scope)
+        self.scope = scope
+        self.decls = Declarations(scope, maps, btf)
         self.insns = self.decls.insns
         self.labels: dict[str, int] = {}
 
-    def run(self, text: str) -> ProgramSpec:
-        lines: Iterable[Line] = list(split_lines(text))
-        if any(_LOG_MARK.match(line.text) for line in lines):
-            lines = _log_listing(lines, self.path)
-        else:
-            self.scope.labels = frozenset(m[1] for line in lines if (m := _LABEL.match(line.blanked)))
+    def run(self, lines: Iterable[Line]) -> ProgramSpec:
+        lines = list(lines)
+        self.scope.labels = frozenset(m[1] for line in lines if (m := _LABEL.match(line.blanked)))
         for line in lines:
             self._line(line)
         if self.decls.open_at is not None:

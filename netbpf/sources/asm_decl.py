@@ -6,15 +6,17 @@
         6: 0
         17: 0
     }
+    .program tail                       ; another program of the same text begins (``asm`` cuts there)
 
 Reads words into a :class:`Declarations`; whether a map is possible is the host's to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from netbpf.abi import maps as abi_maps
 from netbpf.abi.maps import MAP_KIND_BY_NAME, MAP_KINDS
@@ -61,16 +63,16 @@ def new_scope() -> Scope:
 
 
 class Declarations:
-    """What the directives of one text said. ``open_map`` is the index of the map whose contents are being read, or -1."""
+    """What the directives of one program said. ``open_map`` is the index of the map whose contents are being read, or -1."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, maps: Sequence[MapDecl] = (), btf: bytes = b"") -> None:
         self.scope = scope
         self.prog_type = int(ProgType.SOCKET_FILTER)
         self.license = "GPL"
         self.name = ""
         self.prog_flags = self.expected_attach_type = 0
-        self.maps: list[MapDecl] = []
-        self.btf = b""
+        self.maps = list(maps)
+        self.btf = btf
         self.func_info: list[tuple[int, int]] = []
         self.line_info: list[tuple[int, int, int, int]] = []
         self.source_lines: list[tuple[int, str]] = []
@@ -108,10 +110,14 @@ class Declarations:
         decl = self.maps[self.open_map]
         key = self._data(cursor, decl.spec.key_size, "key")
         cursor.expect(":", "the key")
-        sizes = _value_sizes(decl.spec)
-        value = self._data(cursor, decl.spec.value_size, "value", sizes)
+        if cursor.accept("&"):
+            name = _name(cursor, "the name of a map or program")
+            decl = replace(decl, slots=(*decl.slots, (key, name)))
+        else:
+            value = self._data(cursor, decl.spec.value_size, "value", _value_sizes(decl.spec))
+            decl = replace(decl, contents=(*decl.contents, (key, value)))
         cursor.end()
-        self.maps[self.open_map] = MapDecl(decl.spec, (*decl.contents, (key, value)), decl.frozen)
+        self.maps[self.open_map] = decl
 
     def _data(self, cursor: Cursor, size: int, what: str, multiple: int = 0) -> bytes:
         """``6``, ``u16 80, u16 443``, ``"eth0", ...``: exactly ``size`` bytes (or a multiple of ``multiple``)."""
@@ -184,44 +190,45 @@ _FIELD_LIMIT: Final = {"map_extra": U64_MAX}
 def _map(decls: Declarations, cursor: Cursor) -> None:
     start = cursor.token
     name = _name(cursor, "the map's name")
-    spec, frozen = _map_spec(cursor, decls.scope, name, 0)
+    options: dict[str, Any] = {}
+    spec = _map_spec(cursor, decls.scope, name, options)
     if cursor.accept("{"):
         if not cursor.ended():
             cursor.fail(cursor.token, "contents go on lines of their own, one 'key: value' each, up to '}'")
         decls.open_map, decls.open_at = len(decls.maps), (cursor, start)
     cursor.end()
     decls.scope.map_index.setdefault(name, len(decls.maps))
-    decls.maps.append(MapDecl(spec, (), frozen))
+    decls.maps.append(MapDecl(spec, **options))
 
 
-def _map_spec(cursor: Cursor, scope: Scope, name: str, depth: int) -> tuple[MapSpec, bool]:
-    """``hash key=4 value=8 entries=2 flags=.. inner(...) frozen`` after the name."""
+def _map_spec(cursor: Cursor, scope: Scope, name: str, options: dict[str, Any], depth: int = 0) -> MapSpec:
+    """``hash key=4 value=8 entries=2 flags=.. inner(...) frozen pin="..."`` after the name. ``options`` gets what is the
+    declaration's and not the spec's."""
     map_type = _map_type(cursor, scope)
-    numbers: dict[str, int] = {}
-    inner: MapSpec | None = None
-    frozen = False
+    fields: dict[str, Any] = {"key_size": 0, "value_size": 0, "max_entries": 0, "name": name}
     while cursor.token.kind == IDENT:
         word = cursor.next()
-        if word.text == "frozen":
-            frozen = True
-        elif word.text == "inner":
-            inner = _inner(cursor, scope, depth)
+        if word.text == "inner":
+            fields["inner"] = _inner(cursor, scope, depth)
         elif word.text == "name" and depth:
             cursor.expect("=", "'name'")
-            name = _name(cursor, "a name")
+            fields["name"] = _name(cursor, "a name")
+        elif word.text == "frozen" and not depth:
+            options["frozen"] = True
+        elif word.text == "pin" and not depth:
+            cursor.expect("=", "'pin'")
+            options["pin_path"] = string(cursor, "a path in quotes")
         else:
             field_name = _map_field(cursor, word)
-            numbers[field_name] = _map_number(cursor, scope, word)
-    spec = MapSpec(map_type, numbers.pop("key_size", 0), numbers.pop("value_size", 0), numbers.pop("max_entries", 0),
-                   name=name, inner=inner, **numbers)  # fmt: skip
-    return spec, frozen
+            fields[field_name] = _map_number(cursor, scope, word)
+    return MapSpec(map_type, **fields)
 
 
 def _inner(cursor: Cursor, scope: Scope, depth: int) -> MapSpec:
     opening = cursor.expect("(", "'inner'")
     if depth >= _MAX_INNER:
         cursor.fail(opening, "maps are nested too deep")
-    spec, _ = _map_spec(cursor, scope, "", depth + 1)
+    spec = _map_spec(cursor, scope, "", {}, depth + 1)
     cursor.expect(")")
     return spec
 
@@ -238,7 +245,7 @@ def _map_type(cursor: Cursor, scope: Scope) -> int:
 
 def _map_field(cursor: Cursor, word: Token) -> str:
     if word.text not in _MAP_FIELDS:
-        known = (*_MAP_FIELDS, "inner", "frozen")
+        known = (*_MAP_FIELDS, "inner", "frozen", "pin")
         cursor.fail(word, f"a map has no '{word.text}'{did_you_mean(word.text, known)}: {', '.join(known)}")
     cursor.expect("=", f"'{word.text}'")
     return _MAP_FIELDS[word.text]
@@ -384,6 +391,15 @@ def _ignored(decls: Declarations, cursor: Cursor) -> None:
     """What compilers write for a linker, and one program needs none of."""
     while not cursor.ended():
         cursor.next()
+
+
+def program_head(cursor: Cursor) -> tuple[str, bool]:
+    """``.program NAME [own]``: the name, and whether the program shares no maps and no BTF with the first."""
+    cursor.expect(".program")
+    name = _name(cursor, "the program's name")
+    own = cursor.accept("own") is not None
+    cursor.end()
+    return name, own
 
 
 def _section(decls: Declarations, cursor: Cursor) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from netbpf.abi.maps import MAP_KINDS
 from netbpf.abi.prog_types import ProgType
-from netbpf.errors import SourceError
+from netbpf.errors import SourceError, UsageError
 from netbpf.isa import opcodes as op
 from netbpf.isa.cfg import call_target, insn_starts, jump_target
 from netbpf.isa.disasm import Names, format_insn
@@ -33,12 +33,32 @@ def format_program(spec: ProgramSpec, *, labels: bool = True, numbers: bool = Fa
     ``labels`` names jump targets ``L<pc>`` and subprograms ``F<pc>`` where pc-relative numbers would stand; ``numbers``
     puts ``12:`` in front of instructions, ``opcodes`` their first byte as ``(b7)``, both as the kernel's log has them.
     """
-    lines = [*_header(spec), *_maps(spec.maps)]
-    if lines and spec.insns:
-        lines.append("")
-    lines += _Listing(spec, labels, numbers, opcodes).lines()
-    lines += _footer(spec)
+    listing = (labels, numbers, opcodes)
+    lines = [*_header(spec), *(_named(spec.name)), *_maps(spec.maps), *_body(spec, listing), *_btf(spec.btf), *_footer(spec)]
+    for other in spec.others:
+        lines += _other(spec, other, listing)
     return "".join(f"{line}\n" for line in lines)
+
+
+def _other(spec: ProgramSpec, other: ProgramSpec, listing: tuple[bool, bool, bool]) -> Iterator[str]:
+    """A further program of the text; its maps and BTF only where they are not the first program's."""
+    if other.others:
+        raise UsageError(f"program {other.name!r} has programs of its own: text has no words for that")
+    own = other.maps != spec.maps or other.btf != spec.btf
+    yield ""
+    yield f".program {_name(other.name)}{' own' if own else ''}"
+    yield from _header(other)
+    if own:
+        yield from _maps(other.maps)
+        yield from _btf(other.btf)
+    yield from _body(other, listing)
+    yield from _footer(other)
+
+
+def _body(spec: ProgramSpec, listing: tuple[bool, bool, bool]) -> Iterator[str]:
+    if spec.insns:
+        yield ""
+        yield from _Listing(spec, *listing).lines()
 
 
 # --- what is not an instruction -------------------------------------------------------------------------------------------
@@ -48,17 +68,23 @@ def _header(spec: ProgramSpec) -> Iterator[str]:
     known = spec.prog_type in set(ProgType)
     yield f".type {ProgType(spec.prog_type).name.lower() if known else spec.prog_type}"
     yield f".license {quote(spec.license)}"
-    if spec.name:
-        yield f".name {_name(spec.name)}"
     if spec.prog_flags:
         yield f".flags {_flag_names(spec.prog_flags)}"
     if spec.expected_attach_type:
         yield f".attach_type {spec.expected_attach_type}"
 
 
+def _named(name: str) -> Iterator[str]:
+    if name:
+        yield f".name {_name(name)}"
+
+
+def _btf(btf: bytes) -> Iterator[str]:
+    for i in range(0, len(btf), 64):
+        yield f'.btf hex"{btf[i : i + 64].hex()}"'
+
+
 def _footer(spec: ProgramSpec) -> Iterator[str]:
-    for i in range(0, len(spec.btf), 64):
-        yield f'.btf hex"{spec.btf[i : i + 64].hex()}"'
     for func_row in spec.func_info:
         yield ".func_info " + ", ".join(map(str, func_row))
     for line_row in spec.line_info:
@@ -79,13 +105,16 @@ def _flag_names(flags: int) -> str:
 
 def _maps(maps: Sequence[MapDecl]) -> Iterator[str]:
     for decl in maps:
-        head = f".map {_name(decl.spec.name)} {_map_spec(decl.spec)}{' frozen' if decl.frozen else ''}"
-        if not decl.contents:
+        pin = f" pin={quote(decl.pin_path)}" if decl.pin_path else ""
+        head = f".map {_name(decl.spec.name)} {_map_spec(decl.spec)}{' frozen' if decl.frozen else ''}{pin}"
+        if not (decl.contents or decl.slots):
             yield head
             continue
         yield head + " {"
         for key, value in decl.contents:
             yield f"    {_datum(key, decl.spec.key_size)}: {_datum(value, decl.spec.value_size)}"
+        for key, name in decl.slots:
+            yield f"    {_datum(key, decl.spec.key_size)}: &{_name(name)}"
         yield "}"
 
 

@@ -256,6 +256,32 @@ def test_maps_with_contents() -> None:
     )
 
 
+def test_slots_pins_and_further_programs() -> None:
+    spec = parse(
+        """
+        .map jumps prog_array key=4 value=4 entries=4 pin="/sys/fs/bpf/jumps" {
+            0: &tail
+            1: &"odd name"
+        }
+        L: r2 = map[jumps]
+        exit
+        .program tail
+        .license "MIT"
+        L: r2 = map[jumps]
+        goto L
+        .program "odd name" own
+        exit
+        """
+    )
+    jumps = BPF_LD_MAP_IDX(2, 0)
+    slots = ((bytes(4), "tail"), (b"\1\0\0\0", "odd name"))
+    maps = (MapDecl(MapSpec(3, 4, 4, 4, name="jumps"), slots=slots, pin_path="/sys/fs/bpf/jumps"),)
+    tail = ProgramSpec(assemble(jumps, BPF_JMP_A(-3)), name="tail", license="MIT", maps=maps)
+    odd = ProgramSpec(assemble(BPF_EXIT_INSN()), name="odd name")
+    assert spec == ProgramSpec(assemble(jumps, BPF_EXIT_INSN()), maps=maps, others=(tail, odd))
+    assert parse(format_program(spec)) == spec
+
+
 def test_per_cpu_values_may_be_given_for_every_cpu() -> None:
     text = '.map m percpu_array key=4 value=4 entries=1 {{\n0: {}\n}}'
     assert parse(text.format("7")).maps[0].contents[0][1] == b"\7\0\0\0"

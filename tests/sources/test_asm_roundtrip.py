@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.programs import programs
 from support.vectors import read_jsonl, vectors_dir
@@ -43,7 +45,9 @@ map_specs = _map_specs(st.one_of(st.none(), _map_specs(st.none())))
 def map_decls(draw: st.DrawFn) -> MapDecl:
     spec = draw(map_specs)
     key, value = (st.binary(min_size=n, max_size=n) for n in (spec.key_size, spec.value_size))
-    return MapDecl(spec, tuple(draw(st.lists(st.tuples(key, value), max_size=3))), draw(st.booleans()))
+    slots = tuple(draw(st.lists(st.tuples(key, NAMES), max_size=2)))
+    contents = tuple(draw(st.lists(st.tuples(key, value), max_size=3)))
+    return MapDecl(spec, contents, draw(st.booleans()), slots, draw(st.one_of(st.just(""), NAMES)))
 
 
 specs = st.builds(
@@ -73,6 +77,14 @@ def test_every_program(insns: Program, labels: bool, numbers: bool, opcodes: boo
 @given(specs)
 def test_every_declaration(spec: ProgramSpec) -> None:
     assert parse(format_program(spec)) == spec
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(specs, st.lists(st.tuples(programs, NAMES, NAMES), max_size=2), st.lists(specs, max_size=1))
+def test_several_programs(spec: ProgramSpec, sharing: list[tuple[Program, str, str]], own: list[ProgramSpec]) -> None:
+    others = [replace(spec, insns=insns, name=name, license=license) for insns, name, license in sharing]
+    whole = replace(spec, others=(*others, *own))
+    assert parse(format_program(whole)) == whole
 
 
 @pytest.mark.parametrize("code", range(256), ids=lambda c: f"{c:02x}")
