@@ -152,7 +152,17 @@ class Btf:
 
     def find(self, name: str, kind: int) -> int:
         """The id of the type of that name and kind, or 0."""
-        return next((i for i, t in enumerate(self.types) if t.kind == kind and self.string(t.name_off) == name), 0)
+        return next((i for i, t in enumerate(self.types) if t.kind == kind and self.is_string(t.name_off, name)), 0)
+
+    def is_string(self, offset: int, text: str) -> bool:
+        """Whether the string at ``offset`` is ``text``, without reading further than that."""
+        return self.strings.startswith(text.encode() + b"\0", offset)
+
+    def encode(self) -> bytes:
+        """The blob: what ``parse`` reads, type for type."""
+        types = b"".join(map(_encode_type, self.types[1:]))
+        header = _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, len(types), len(types), len(self.strings))
+        return header + types + self.strings
 
 
 def _own_size(t: BtfType) -> int:
@@ -201,6 +211,11 @@ def _parse_types(data: bytes) -> Iterator[BtfType]:
             rows = tuple(layout.iter_unpack(data[pos : pos + size]))
             pos += size
         yield BtfType(kind, name_off, vlen, bool(info >> 31), size_or_type, rows)
+
+
+def _encode_type(t: BtfType) -> bytes:
+    head = _TYPE.pack(t.name_off, t.vlen | t.kind << 24 | t.kind_flag << 31, t.size_or_type)
+    return head + b"".join(_ROWS[t.kind][0].pack(*row) for row in t.rows)
 
 
 SPECIAL_FIELDS: Final[dict[str, str]] = {

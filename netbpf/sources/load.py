@@ -5,7 +5,10 @@ Knows which reader takes which form; each reader is imported when its form is me
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from netbpf.errors import SourceError
@@ -17,28 +20,56 @@ RAW_SUFFIXES = {".bin", ".insns"}
 MAX_SOURCE_BYTES = 64 << 20
 
 
-def read_program(path: str) -> ProgramSpec:
+@dataclass(frozen=True, slots=True)
+class ObjectOptions:
+    """What an object needs beside its bytes. ``program``: the symbol or section of the program wanted; ``kconfig``: values of
+    externs in .kconfig; ``btf``: the file of kernel types for CO-RE, empty for the running kernel's."""
+
+    program: str = ""
+    kconfig: Mapping[str, str] = field(default_factory=dict)
+    btf: str = ""
+
+
+def read_program(path: str, options: ObjectOptions | None = None) -> ProgramSpec:
     """Read a program file; ``-`` is stdin.
 
-    ``.s`` and any other text is assembly (docs/assembly.md); ``.bin`` and ``.insns`` are raw 8-byte instructions. Raises
-    SourceError with the place, or OSError when the file can't be read.
+    A clang object is told by its first bytes; ``FILE.o:NAME`` is its program of that symbol or section. ``.bin`` and
+    ``.insns`` are raw 8-byte instructions, ``.s`` and any other text is assembly (docs/assembly.md). Raises SourceError with
+    the place, or OSError when the file can't be read.
     """
+    options = options or ObjectOptions()
+    path, program = split_object_name(path)
+    if program:
+        options = replace(options, program=program)
     data = sys.stdin.buffer.read(MAX_SOURCE_BYTES + 1) if path == "-" else _read(path)
     if len(data) > MAX_SOURCE_BYTES:
         raise SourceError(f"larger than {MAX_SOURCE_BYTES >> 20} MiB: no program is", path=path)
-    return parse_program(data, path)
+    return parse_program(data, path, options)
 
 
-def parse_program(data: bytes, path: str = "<program>") -> ProgramSpec:
+def split_object_name(path: str) -> tuple[str, str]:
+    """(file, name of the program in it) of ``FILE.o:NAME``; a file that is called so is that file."""
+    stem, colon, name = path.partition(".o:")
+    return (f"{stem}.o", name) if colon and not os.path.exists(path) else (path, "")
+
+
+def parse_program(data: bytes, path: str = "<program>", options: ObjectOptions | None = None) -> ProgramSpec:
     """The program in ``data``; ``path`` names it in errors and its suffix helps where the bytes do not tell."""
+    options = options or ObjectOptions()
     if data.startswith(ELF_MAGIC):
-        raise SourceError("an ELF object: netbpf does not read these yet; disassemble it (llvm-objdump -d) to a .s file", path=path)
+        from netbpf.sources.elf import read_object
+
+        return read_object(data, path, program=options.program or None, kconfig=options.kconfig, kernel_btf=options.btf or None)
+    if options.program:
+        raise SourceError(f"no clang object: it has no program {options.program!r} to choose", path=path)
     if Path(path).suffix in RAW_SUFFIXES:
         return _raw(data, path)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as e:
-        raise SourceError(f"byte {e.start} is no UTF-8: a .s file is text; raw instructions go in a .bin file", path=path) from None
+        raise SourceError(
+            f"byte {e.start} is no UTF-8: a .s file is text; raw instructions go in a .bin file", path=path
+        ) from None
     from netbpf.sources.asm import parse
 
     return parse(text, path)
