@@ -114,12 +114,12 @@ def seed_records(files: list[str]) -> list[dict[str, Any]]:
     return chosen
 
 
-def next_record(rng: random.Random, seeds: list[dict[str, Any]], recent: list[dict[str, Any]]) -> dict[str, Any]:
+def next_record(rng: random.Random, seeds: list[dict[str, Any]], recent: list[dict[str, Any]], privilege: str) -> dict[str, Any]:
     """A new program, or a mutation of a seed or of a program accepted lately."""
     pick = rng.random()
-    pool = seeds if pick < 0.3 else recent if pick < 0.45 else []
+    pool = seeds if pick < 0.25 else recent if pick < 0.35 else []
     if not pool:
-        return generate(rng)
+        return generate(rng, privilege != "unpriv")
     base = rng.choice(pool)
     code, relocs = mutate(rng, list(decode(bytes.fromhex(base["insns"]))), base.get("map_relocs") or [])
     return make_record(code, relocs, rng.choice((base.get("flags") or 0, 0, 8)), base.get("maps") or {})
@@ -228,7 +228,8 @@ def main() -> int:
     started, count = time.monotonic(), 0
     with Oracle(sorted(set(modes))) as oracle, open(a.keep or "/dev/null", "a") as keep:
         while time.monotonic() - started < a.seconds and (not a.max or count < a.max):
-            record, privilege = next_record(rng, seeds, recent), rng.choice(modes)
+            privilege = rng.choice(modes)
+            record = next_record(rng, seeds, recent, privilege)
             kernel = ask_kernel(oracle, privilege, maps.patched(record), record["flags"], a.level, maps.extra(record))
             if kernel is None:
                 tally.decisions["left out: a long walk"] += 1

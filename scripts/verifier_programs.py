@@ -62,7 +62,8 @@ MAPS["timed"] = {
     "btf": True,
     "btf_value": "struct timed { bpf_timer t@0; long count@16; }",
 }
-LOOKUP_MAPS = ("hash", "array", "array", "lru", "percpu", "ro_array", "wo_array", "outer", "locked", "timed")
+LOOKUP_MAPS = ("hash", "array", "array", "lru", "percpu", "ro_array", "wo_array", "outer")
+RARE_MAPS = ("locked", "timed")
 EDGES = (
     0,
     1,
@@ -145,6 +146,8 @@ CTX_FIELDS = (
     176,
     184,
 )
+READABLE = (0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 52, 56, 60, 64, 68)  # by a socket filter, in four bytes
+SIZE_BYTES = op.SIZE_BYTES
 SCALAR_CALLS = (5, 7, 8, 15, 34)  # ktime_get_ns, get_prandom_u32, get_smp_processor_id, get_current_uid_gid, get_hash_recalc
 ATOMICS = (op.BPF_ADD, op.BPF_AND, op.BPF_OR, op.BPF_XOR, op.BPF_XCHG, op.BPF_CMPXCHG, op.BPF_LOAD_ACQ, op.BPF_STORE_REL)
 FORWARD = 1 << 14  # off of a jump whose target is chosen at the end
@@ -154,13 +157,15 @@ FLAGS = (0, 0, 0, 0, 1, 8, 8, 128, 136)
 class Builder:
     """The program being written. ``kinds`` remembers roughly what each register holds: s(calar), p(ointer), or nothing."""
 
-    def __init__(self, rng: random.Random, with_calls: bool) -> None:
+    def __init__(self, rng: random.Random, with_calls: bool, with_loops: bool) -> None:
         self.rng = rng
+        self.with_loops = with_loops
         self.code: list[Instruction] = []
         self.relocs: list[list[Any]] = []
         self.scalars: set[int] = set()
         self.pointers: dict[int, str] = {1: "ctx", 10: "fp"}
         self.slots: set[int] = set()
+        self.refill = False
         self.with_calls = with_calls
         self.calls: list[int] = []
         self.callbacks: list[int] = []
@@ -197,9 +202,31 @@ class Builder:
         self.pointers[reg] = kind
 
     def clobber(self) -> None:
+        """A call forgot R0 to R5; at times some are set again at once, so that later jumps find them set."""
         for reg in range(6):
             self.scalars.discard(reg)
             self.pointers.pop(reg, None)
+        self.refill = self.rng.random() < 0.4
+
+    def settle(self) -> None:
+        """After a piece that ended in a call."""
+        if self.refill:
+            for reg in range(1, 6):
+                if reg not in self.pointers:
+                    self.emit(0xB7, reg, imm=self.imm())
+                    self.became_scalar(reg)
+            self.refill = False
+
+    def prologue(self) -> None:
+        """Give every register and a few slots a value, so that any jump is a legal one."""
+        self.save_ctx()
+        for reg in (0, 2, 3, 4, 5, 6, 7, 8, 9):
+            if reg not in self.pointers:
+                self.emit(0xB7, reg, imm=self.imm())
+                self.became_scalar(reg)
+        for off in (-8, -16, -24):
+            self.emit(op.BPF_STX | op.BPF_MEM | op.BPF_DW, 10, self.rng.choice(sorted(self.scalars)), off)
+            self.slots.add(off)
 
     def pointer(self, kind: str) -> int | None:
         found = [reg for reg, have in self.pointers.items() if have == kind]
@@ -310,13 +337,16 @@ class Builder:
         else:
             self.emit(cls | code | op.BPF_X, reg, self.scalar(), off=FORWARD)
 
-    def stack_off(self) -> int:
+    def stack_off(self, size: int = op.BPF_DW) -> int:
+        """A slot, mostly aligned for the access."""
         rng = self.rng
-        return rng.choice((-8, -16, -24, -32, -40, -64)) + rng.choice((0, 0, 0, 0, 0, 4, 4, 2, 1, 6))
+        step = 1 if rng.random() < 0.04 else SIZE_BYTES[size]
+        return rng.choice((-8, -16, -24, -32, -40, -64)) + rng.randrange(0, 8, step)
 
     def store(self) -> None:
         rng = self.rng
-        off, size = self.stack_off(), rng.choice((*SIZES, op.BPF_DW, op.BPF_DW))
+        size = rng.choice((*SIZES, op.BPF_DW, op.BPF_DW))
+        off = self.stack_off(size)
         pick = rng.random()
         if pick < 0.3:
             self.emit(op.BPF_ST | op.BPF_MEM | size, 10, off=off, imm=rng.choice((0, 0, 1, -1, self.imm())))
@@ -329,24 +359,27 @@ class Builder:
     def fill(self) -> None:
         rng = self.rng
         off = rng.choice(sorted(self.slots)) if self.slots else self.stack_off()
+        sizes = [size for size in SIZES if off % SIZE_BYTES[size] == 0]
+        size = rng.choice((*SIZES, op.BPF_DW)) if rng.random() < 0.05 else rng.choice(sizes)
         dst = self.target()
-        self.emit(op.BPF_LDX | rng.choice((op.BPF_MEM, op.BPF_MEM, op.BPF_MEMSX)) | rng.choice((*SIZES, op.BPF_DW)), dst, 10, off)
+        mode = op.BPF_MEM if size == op.BPF_DW or rng.random() < 0.7 else op.BPF_MEMSX
+        self.emit(op.BPF_LDX | mode | size, dst, 10, off)
         self.became_scalar(dst)
 
     def ctx_access(self) -> None:
         rng, ctx = self.rng, self.pointer("ctx")
         if ctx is None:
             return
-        off = rng.choice(CTX_FIELDS) if rng.random() < 0.9 else rng.randrange(-8, 260)
-        size = op.BPF_W if rng.random() < 0.8 else rng.choice(SIZES)
+        off = rng.choice(READABLE if rng.random() < 0.85 else CTX_FIELDS) if rng.random() < 0.97 else rng.randrange(-8, 260)
+        size = op.BPF_W if rng.random() < 0.9 else rng.choice(SIZES)
         if rng.random() < 0.8:
             dst = self.target()
             self.emit(op.BPF_LDX | op.BPF_MEM | size, dst, ctx, off)
             self.became_scalar(dst)
         elif rng.random() < 0.7:
-            self.emit(op.BPF_STX | op.BPF_MEM | size, ctx, self.scalar(), rng.choice((8, 32, 48, 52, 56, 60, 64)))
+            self.emit(op.BPF_STX | op.BPF_MEM | size, ctx, self.scalar(), rng.choice((48, 52, 56, 60, 64, 48, 52, 8, 32)))
         else:
-            self.emit(op.BPF_ST | op.BPF_MEM | size, ctx, off=off, imm=self.imm())
+            self.emit(op.BPF_ST | op.BPF_MEM | size, ctx, off=rng.choice((48, 52, off)), imm=self.imm())
 
     def packet_load(self) -> None:
         rng = self.rng
@@ -364,7 +397,7 @@ class Builder:
     def lookup(self) -> None:
         """A map value (or inner map) in R0 and a saved register, NULL checked most times."""
         rng = self.rng
-        name = rng.choice(LOOKUP_MAPS)
+        name = rng.choice(LOOKUP_MAPS if rng.random() < 0.97 else RARE_MAPS)
         if name == "array" and rng.random() < 0.25:
             self.load_map(
                 self.rng.randrange(6, 10), rng.choice(("array", "rodata", "ro_array")), True, rng.choice((0, 0, 4, 16, 60))
@@ -408,7 +441,8 @@ class Builder:
         pick = rng.random()
         if pick < 0.45:
             dst = self.target()
-            self.emit(op.BPF_LDX | rng.choice((op.BPF_MEM, op.BPF_MEMSX)) | size, dst, reg, off)
+            mode = op.BPF_MEM if size == op.BPF_DW else rng.choice((op.BPF_MEM, op.BPF_MEMSX))
+            self.emit(op.BPF_LDX | mode | size, dst, reg, off)
             self.became_scalar(dst)
         elif pick < 0.75:
             self.emit(op.BPF_STX | op.BPF_MEM | size, reg, self.scalar(), off)
@@ -422,7 +456,7 @@ class Builder:
         off = (rng.choice(sorted(self.slots)) if self.slots else -8) if off is None else off
         imm = rng.choice(ATOMICS) | rng.choice((0, op.BPF_FETCH))
         other = self.scalar()
-        size = rng.choice((op.BPF_W, op.BPF_DW, op.BPF_DW, op.BPF_B))
+        size = rng.choice((op.BPF_W, op.BPF_DW)) if rng.random() < 0.98 else op.BPF_B
         if imm & ~op.BPF_FETCH == op.BPF_LOAD_ACQ:
             self.emit(op.BPF_STX | op.BPF_ATOMIC | size, other, reg, off, op.BPF_LOAD_ACQ)
         else:
@@ -430,16 +464,17 @@ class Builder:
 
     def pointer_math(self) -> None:
         rng = self.rng
-        reg, src = self.target(), rng.choice(sorted(self.pointers))
+        movable = [reg for reg, kind in sorted(self.pointers.items()) if kind in ("fp", "value")]
+        reg, src = self.target(), rng.choice(movable if rng.random() < 0.85 else sorted(self.pointers))
         self.emit(0xBF, reg, src)
         self.became_pointer(reg, self.pointers[src])
         for _ in range(rng.randrange(1, 3)):
             pick = rng.random()
-            if pick < 0.5:
-                self.emit(0x07, reg, imm=rng.choice((-8, -16, -512, 4, 8, 1, -1, 1 << 29, self.imm())))
-            elif pick < 0.85:
+            if pick < 0.6:
+                self.emit(0x07, reg, imm=rng.choice((-8, -16, -24, 4, 8, -512, 1, -1, 1 << 29) if pick < 0.55 else (self.imm(),)))
+            elif pick < 0.9:
                 self.emit(rng.choice((0x0F, 0x0F, 0x1F)), reg, self.scalar())
-            elif pick < 0.93:
+            elif pick < 0.96:
                 self.emit(
                     rng.choice((0x04, 0x1C, 0x57, 0x4F, 0x77, 0x2F, 0xAF)), reg, imm=self.imm()
                 ) if rng.random() < 0.5 else self.emit(rng.choice((0x0C, 0x1C, 0x5F)), reg, self.scalar())
@@ -478,7 +513,7 @@ class Builder:
         rng = self.rng
         self.save_ctx()
         number, kinds = rng.choice(HELPER_ARGS)
-        if rng.random() < 0.1:
+        if rng.random() < 0.05:
             number = rng.randrange(0, 220)
         for reg, kind in enumerate(kinds, 1):
             if rng.random() < 0.03:
@@ -622,10 +657,13 @@ class Builder:
         self.became_scalar(0)
 
     def may_goto(self) -> None:
-        self.emit(0xE5, off=self.rng.choice((FORWARD, FORWARD, 0, 1)))
+        if self.with_loops:
+            self.emit(0xE5, off=self.rng.choice((FORWARD, FORWARD, 0, 1)))
 
     def loop(self) -> None:
         """A counted loop whose body is a few pieces."""
+        if not self.with_loops:
+            return
         rng, counter = self.rng, self.rng.randrange(6, 10)
         self.emit(0xB7, counter, imm=0)
         self.pointers.pop(counter, None)
@@ -663,10 +701,13 @@ class Builder:
     )
 
     def body(self, pieces: int) -> None:
+        if self.rng.random() < 0.6:
+            self.prologue()
         names, weights = zip(*self.PIECES, strict=True)
         for name in self.rng.choices(names, weights, k=pieces):
             piece: Callable[[], None] = getattr(self, name)
             piece()
+            self.settle()
 
     def finish(self) -> None:
         """Choose the targets of forward jumps: an instruction behind them, most often the end."""
@@ -716,8 +757,8 @@ HELPER_ARGS: tuple[tuple[int, tuple[str, ...]], ...] = (
 )
 
 
-def _subprogram(rng: random.Random) -> Builder:
-    sub = Builder(rng, False)
+def _subprogram(rng: random.Random, with_loops: bool) -> Builder:
+    sub = Builder(rng, False, with_loops)
     sub.pointers = {10: "fp"}
     sub.scalars = {1, 2}
     if rng.random() < 0.4:
@@ -734,17 +775,21 @@ def _line_rows(rng: random.Random, starts: list[int], length: int) -> list[list[
     return [[at, LIBRARY.file, rng.choice(LIBRARY.lines), rng.randrange(1, 9) << 10 | 5] for at in sorted(rows)]
 
 
-def generate(rng: random.Random) -> dict[str, Any]:
-    """A record with a new program: a main part and, at times, functions it calls or hands to helpers, with or without BTF."""
-    with_calls = rng.random() < 0.3
-    main = Builder(rng, with_calls)
+def generate(rng: random.Random, capable: bool = True) -> dict[str, Any]:
+    """A record with a new program: a main part and, at times, functions it calls or hands to helpers, with or without BTF.
+
+    Where the loader is not ``capable`` of CAP_BPF, loops and calls come seldom: they end the verification at once.
+    """
+    bold = capable or rng.random() < 0.05
+    with_calls = bold and rng.random() < 0.3
+    main = Builder(rng, with_calls, bold)
     main.body(rng.randrange(1, 22))
     main.exit()
     main.finish()
     code, relocs = main.code, main.relocs
     starts = []
     for _ in range(rng.randrange(1, 3) if main.calls or main.callbacks else 0):
-        sub = _subprogram(rng)
+        sub = _subprogram(rng, bold)
         starts.append(len(code))
         relocs = relocs + [[index + len(code), *rest] for index, *rest in sub.relocs]
         code = code + sub.code
