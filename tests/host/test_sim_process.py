@@ -24,6 +24,7 @@ from netbpf.errors import BpfError, ProgramRejected
 from netbpf.host.memory import Buffers
 from netbpf.host.sim.host import SimHost
 from netbpf.host.sim.process import SimProcess
+from netbpf.host.sim.syscall import MODULE_OF, handler_of
 from netbpf.isa import builders as b
 from netbpf.isa.instruction import encode
 from netbpf.maps.spec import MapSpec
@@ -54,9 +55,8 @@ def process(host: SimHost) -> SimProcess:
 
 def test_every_command_of_the_table_is_answered(process: SimProcess) -> None:
     """No command is known by its attr alone: each has a body that looks at it."""
-    from netbpf.host.sim.syscall import _HANDLERS
-
-    assert set(_HANDLERS) == set(COMMANDS)
+    assert set(MODULE_OF) == set(COMMANDS)
+    assert all(callable(handler_of(Cmd(cmd))) for cmd in COMMANDS)
 
 
 # --- the manual page's errnos ---------------------------------------------------------------------------------------------

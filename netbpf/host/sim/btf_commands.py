@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from netbpf.abi.commands import OFF_BTF_LOG_TRUE_SIZE, BtfLoadAttr, Cmd
+from netbpf.abi.commands import OFF_BTF_LOG_TRUE_SIZE, BtfLoadAttr
 from netbpf.errors import BpfError
 from netbpf.host.sim.btf_check import check_btf
 from netbpf.host.sim.log_buffer import LogBuffer
@@ -42,6 +41,3 @@ def _refusal(blob: bytes) -> BpfError | None:
     except BpfError as e:
         return e
     return None
-
-
-BTF_COMMANDS: Final[dict[int, Callable[[Call, Any], int]]] = {Cmd.BPF_BTF_LOAD: btf_load}

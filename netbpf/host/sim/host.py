@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from netbpf.abi.caps import ALL_CAPS
 from netbpf.env import Env, SystemEnv
 from netbpf.host.memory import Buffers, UserMemory
 from netbpf.host.sim.fdtable import FdTable
 from netbpf.host.sim.machine import Machine, Sysctl, Task
-from netbpf.host.sim.network import NetDevice, Network, Port
 from netbpf.host.sim.objects import Console
-from netbpf.host.sim.pin_commands import make_directory, unlink
 from netbpf.host.sim.process import SimProcess
+
+if TYPE_CHECKING:
+    from netbpf.host.sim.network import NetDevice, Network, Port
 
 
 class SimHost:
@@ -49,7 +52,7 @@ class SimHost:
             ALL_CAPS if caps is None else caps,
             memory or default_memory(),
             FdTable(nofile),
-            network or self.machine.network,
+            network,
             uid,
         )
         for _ in range(3):
@@ -76,10 +79,14 @@ class SimHost:
     # --- the bpf file system --------------------------------------------------------------------------------------------
     def mkdir(self, path: str) -> None:
         """A directory below /sys/fs/bpf. Raises BpfError."""
+        from netbpf.host.sim.pin_commands import make_directory
+
         make_directory(self.machine, path)
 
     def unlink(self, path: str) -> None:
         """Remove a pinned name. Raises BpfError."""
+        from netbpf.host.sim.pin_commands import unlink
+
         unlink(self.machine, path)
 
     # --- what is alive ----------------------------------------------------------------------------------------------------
@@ -96,6 +103,8 @@ class SimLab:
     """``host.lab.Lab`` on the simulator."""
 
     def __init__(self, host: SimHost, device: str, mac: bytes | None, mtu: int, kind: str) -> None:
+        from netbpf.host.sim.network import Network, Port
+
         network = Network()
         self.process = host.process(network=network)
         self.device: NetDevice | Port

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Callable
 from typing import Any, Final
 
-from netbpf.abi.commands import OBJ_NAME_LEN, OFF_INFO_LEN, OFF_NEXT_ID, PAGE_BYTES, Cmd, IdAttr, InfoAttr
+from netbpf.abi.commands import OFF_INFO_LEN, OFF_NEXT_ID, PAGE_BYTES, TAG_BYTES, IdAttr, InfoAttr
 from netbpf.abi.info import (
     BTF_INFO,
     BTF_INFO_KNOWN_BYTES,
@@ -15,7 +16,6 @@ from netbpf.abi.info import (
     PROG_INFO,
     PROG_INFO_KNOWN_BYTES,
     BtfInfo,
-    MapInfo,
     ProgInfo,
 )
 from netbpf.abi.maps import BPF_F_RDONLY, BPF_F_WRONLY
@@ -23,7 +23,10 @@ from netbpf.errors import BpfError
 from netbpf.host.sim.machine import Call
 from netbpf.host.sim.map_commands import file_mode
 from netbpf.host.sim.objects import BtfObject, IdTable, MapObject, ProgObject
-from netbpf.isa.instruction import encode
+from netbpf.isa.instruction import Program, encode
+from netbpf.isa.opcodes import BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, is_ld_imm64
+
+_BY_DESCRIPTOR: Final = frozenset({BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE})
 
 
 def _check_sys_admin(call: Call) -> None:
@@ -108,38 +111,34 @@ def _copy_out(call: Call, attr: InfoAttr, packed: bytes) -> int:
     return 0
 
 
-def map_info(obj: MapObject) -> MapInfo:
-    """``struct bpf_map_info`` of a map."""
-    spec = obj.spec
-    return MapInfo(
-        type=spec.map_type,
-        id=obj.id,
-        key_size=spec.key_size,
-        value_size=spec.value_size,
-        max_entries=spec.max_entries,
-        map_flags=spec.map_flags,
-        name=obj.name.ljust(OBJ_NAME_LEN, b"\0"),
-        btf_id=obj.btf.id if obj.btf else 0,
-        btf_key_type_id=obj.btf_key_type_id,
-        btf_value_type_id=obj.btf_value_type_id,
-        map_extra=spec.map_extra,
-    )
-
-
 def _tell_map(call: Call, attr: InfoAttr, obj: MapObject) -> int:
     _copy_in(call, attr, MAP_INFO_KNOWN_BYTES, MAP_INFO.struct.size)
-    return _copy_out(call, attr, MAP_INFO.struct.pack(*map_info(obj)))
+    return _copy_out(call, attr, MAP_INFO.struct.pack(*obj.info()))
 
 
 def _tell_prog(call: Call, attr: InfoAttr, obj: ProgObject) -> int:
     asked = PROG_INFO.unpack(_copy_in(call, attr, PROG_INFO_KNOWN_BYTES, PROG_INFO.struct.size))
-    info = obj.info._replace(id=obj.id, nr_map_ids=len(obj.maps), btf_id=obj.btf.id if obj.btf else 0)
+    btf_id = obj.btf.id if obj.btf else 0
+    info = obj.info._replace(id=obj.id, tag=tag_of(obj.source), nr_map_ids=len(obj.maps), btf_id=btf_id)
     ids = b"".join(m.id.to_bytes(4, "little") for m in obj.maps[: asked.nr_map_ids])
     call.memory.write(asked.map_ids, ids)
     info = info._replace(map_ids=asked.map_ids)
     if call.task.is_capable("CAP_BPF"):
         info = _with_code(call, asked, info, obj)
     return _copy_out(call, attr, PROG_INFO.struct.pack(*info))
+
+
+def tag_of(insns: Program) -> bytes:
+    """bpf_prog_calc_tag: the first 8 bytes of the SHA-256 of the instructions, descriptors of maps taken as 0."""
+    out, blank = list(insns), False
+    for pc, insn in enumerate(insns):
+        if blank:
+            out[pc] = insn._replace(imm=0)
+            blank = False
+        elif is_ld_imm64(insn.code) and insn.src in _BY_DESCRIPTOR:
+            out[pc] = insn._replace(imm=0)
+            blank = True
+    return hashlib.sha256(encode(out)).digest()[:TAG_BYTES]
 
 
 def _with_code(call: Call, asked: ProgInfo, info: ProgInfo, obj: ProgObject) -> ProgInfo:
@@ -159,14 +158,4 @@ _TELLERS: Final[dict[type, Callable[[Call, InfoAttr, Any], int]]] = {
     MapObject: _tell_map,
     ProgObject: _tell_prog,
     BtfObject: _tell_btf,
-}
-
-INFO_COMMANDS: Final[dict[int, Callable[[Call, Any], int]]] = {
-    Cmd.BPF_PROG_GET_NEXT_ID: prog_get_next_id,
-    Cmd.BPF_MAP_GET_NEXT_ID: map_get_next_id,
-    Cmd.BPF_BTF_GET_NEXT_ID: btf_get_next_id,
-    Cmd.BPF_PROG_GET_FD_BY_ID: prog_get_fd_by_id,
-    Cmd.BPF_MAP_GET_FD_BY_ID: map_get_fd_by_id,
-    Cmd.BPF_BTF_GET_FD_BY_ID: btf_get_fd_by_id,
-    Cmd.BPF_OBJ_GET_INFO_BY_FD: obj_get_info_by_fd,
 }

@@ -8,15 +8,17 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from netbpf.abi.caps import IMPLIED_BY_SYS_ADMIN
 from netbpf.env import Env, SystemEnv
 from netbpf.errors import BpfError
 from netbpf.host.memory import UserMemory
 from netbpf.host.sim.fdtable import FdTable, File
-from netbpf.host.sim.network import Network
 from netbpf.host.sim.objects import BtfObject, IdTable, KObject, MapObject, ProgObject
+
+if TYPE_CHECKING:
+    from netbpf.host.sim.network import Network
 
 BPFFS: Final = "/sys/fs/bpf"
 
@@ -44,8 +46,17 @@ class Machine:
     maps: IdTable[MapObject] = field(default_factory=IdTable)
     progs: IdTable[ProgObject] = field(default_factory=IdTable)
     btfs: IdTable[BtfObject] = field(default_factory=IdTable)
-    network: Network = field(default_factory=Network)
+    _network: Network | None = None
     pins: dict[str, KObject | None] = field(default_factory=lambda: {BPFFS: None})  # None is a directory
+
+    @property
+    def network(self) -> Network:
+        """Its first network namespace, made when first asked for."""
+        if self._network is None:
+            from netbpf.host.sim.network import Network
+
+            self._network = Network()
+        return self._network
 
     def has_device(self, ifindex: int) -> bool:
         """Whether a network device has this number."""
@@ -66,10 +77,15 @@ class Task:
     caps: frozenset[str]
     memory: UserMemory
     fds: FdTable = field(default_factory=FdTable)
-    network: Network = field(default_factory=Network)
+    own_network: Network | None = None  # the network namespace it lives in; None: the machine's first
     uid: int = 0
     alive: bool = True
     last_refusal: Any = None  # the diagnosis of its last refused program
+
+    @property
+    def network(self) -> Network:
+        """The network namespace it lives in."""
+        return self.own_network or self.machine.network
 
     def is_capable(self, cap: str) -> bool:
         """capable(), with CAP_SYS_ADMIN standing in where bpf(2) lets it."""

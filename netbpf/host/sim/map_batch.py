@@ -3,10 +3,10 @@ what comes back when one of them is at a bad address."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-from netbpf.abi.commands import OFF_BATCH_COUNT, Cmd, MapBatchAttr
+from netbpf.abi.commands import OFF_BATCH_COUNT, MapBatchAttr
 from netbpf.errors import BpfError
 from netbpf.host.sim.machine import Call
 from netbpf.host.sim.map_commands import check_readable, check_writable
@@ -112,11 +112,3 @@ def _answer(call: Call, result: BatchResult) -> int:
     if result.errno:
         raise BpfError(result.errno)
     return 0
-
-
-BATCH_COMMANDS: Final[dict[int, Callable[[Call, Any], int]]] = {
-    Cmd.BPF_MAP_LOOKUP_BATCH: map_lookup_batch,
-    Cmd.BPF_MAP_LOOKUP_AND_DELETE_BATCH: map_lookup_and_delete_batch,
-    Cmd.BPF_MAP_UPDATE_BATCH: map_update_batch,
-    Cmd.BPF_MAP_DELETE_BATCH: map_delete_batch,
-}

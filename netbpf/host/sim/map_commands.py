@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from netbpf.abi.commands import Cmd, MapCreateAttr, MapElemAttr
+from netbpf.abi.commands import MapCreateAttr, MapElemAttr
 from netbpf.abi.maps import BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_TOKEN_FD, BPF_F_WRONLY, MapType
 from netbpf.errors import BpfError
 from netbpf.host.sim.fdtable import MODE_READ, MODE_WRITE, File
@@ -181,14 +180,3 @@ def map_freeze(call: Call, attr: MapElemAttr) -> int:
     check_writable(file, obj)
     obj.map.freeze()
     return 0
-
-
-MAP_COMMANDS: Final[dict[int, Callable[[Call, Any], int]]] = {
-    Cmd.BPF_MAP_CREATE: map_create,
-    Cmd.BPF_MAP_LOOKUP_ELEM: map_lookup_elem,
-    Cmd.BPF_MAP_UPDATE_ELEM: map_update_elem,
-    Cmd.BPF_MAP_DELETE_ELEM: map_delete_elem,
-    Cmd.BPF_MAP_GET_NEXT_KEY: map_get_next_key,
-    Cmd.BPF_MAP_LOOKUP_AND_DELETE_ELEM: map_lookup_and_delete_elem,
-    Cmd.BPF_MAP_FREEZE: map_freeze,
-}

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from netbpf.abi.info import ProgInfo
+from netbpf.abi.commands import OBJ_NAME_LEN
+from netbpf.abi.info import MapInfo, ProgInfo
 from netbpf.abi.maps import MapType
-from netbpf.engine.base import Loaded
 from netbpf.env import Env
 from netbpf.isa.instruction import Program
-from netbpf.maps.perf_buffer import PerfBuffer
 from netbpf.maps.spec import MapSpec
 from netbpf.maps.storage import MapBase
 from netbpf.program import VerifiedProgram
+
+if TYPE_CHECKING:
+    from netbpf.engine.base import Loaded
+    from netbpf.maps.perf_buffer import PerfBuffer
 
 ID_MAX: Final = 0x7FFF_FFFF
 
@@ -122,6 +125,23 @@ class MapObject(IdObject):
     def spec(self) -> MapSpec:
         return self.map.spec
 
+    def info(self) -> MapInfo:
+        """``struct bpf_map_info``."""
+        spec = self.spec
+        return MapInfo(
+            type=spec.map_type,
+            id=self.id,
+            key_size=spec.key_size,
+            value_size=spec.value_size,
+            max_entries=spec.max_entries,
+            map_flags=spec.map_flags,
+            name=self.name.ljust(OBJ_NAME_LEN, b"\0"),
+            btf_id=self.btf.id if self.btf else 0,
+            btf_key_type_id=self.btf_key_type_id,
+            btf_value_type_id=self.btf_value_type_id,
+            map_extra=spec.map_extra,
+        )
+
     def file_opened(self) -> None:
         self.user_refs += 1
         self.hold()
@@ -148,9 +168,10 @@ class MapObject(IdObject):
 
 
 class ProgObject(IdObject):
-    """A loaded program. Holds its maps (and its BTF) until the last reference goes."""
+    """A loaded program, ``source`` as it was given and ``insns`` with maps told by id. Holds its maps (and its BTF) until the
+    last reference goes."""
 
-    __slots__ = ("program", "maps", "btf", "info", "insns", "_loaded")
+    __slots__ = ("program", "maps", "btf", "info", "insns", "source", "_loaded")
     file_kind = "bpf-prog"
 
     def __init__(
@@ -158,13 +179,14 @@ class ProgObject(IdObject):
         table: IdTable[ProgObject],
         program: VerifiedProgram,
         maps: tuple[MapObject, ...],
+        source: Program,
         insns: Program,
         info: ProgInfo,
         btf: BtfObject | None = None,
     ) -> None:
         super().__init__(table)
         self.program = replace(program, prog_id=self.id)
-        self.maps, self.insns, self.info, self.btf = maps, insns, info, btf
+        self.maps, self.source, self.insns, self.info, self.btf = maps, source, insns, info, btf
         self._loaded: Loaded | None = None
         for obj in maps:
             obj.hold()

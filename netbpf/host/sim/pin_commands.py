@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import posixpath
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from netbpf.abi.commands import Cmd, ObjAttr
+from netbpf.abi.commands import ObjAttr
 from netbpf.abi.maps import BPF_F_PATH_FD, BPF_F_RDONLY, BPF_F_WRONLY
 from netbpf.errors import BpfError
 from netbpf.host.memory import read_string
@@ -110,6 +109,3 @@ def _check_no_dot(path: str) -> None:
     """A name with a dot is kept for what may come."""
     if "." in posixpath.basename(path):
         raise BpfError(errno.EPERM)
-
-
-PIN_COMMANDS: Final[dict[int, Callable[[Call, Any], int]]] = {Cmd.BPF_OBJ_PIN: obj_pin, Cmd.BPF_OBJ_GET: obj_get}

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netbpf.abi.info import MapInfo
 from netbpf.errors import BpfError
 from netbpf.host.calls import BpfCalls
 from netbpf.host.memory import Buffers, CallBuffers, UserMemory
-from netbpf.host.sim.info_commands import map_info
 from netbpf.host.sim.machine import Machine, Task
 from netbpf.host.sim.objects import MapObject, PerfEvent, ProgObject
-from netbpf.host.sim.socket import SimSocket, open_socket
 from netbpf.host.sim.syscall import sys_bpf
-from netbpf.maps.perf_buffer import PerfBuffer, PerfRecord
-from netbpf.maps.ringbuf import RingBufMap
 from netbpf.maps.storage import MapBase
 from netbpf.program import VerifiedProgram
+
+if TYPE_CHECKING:
+    from netbpf.host.sim.socket import SimSocket
+    from netbpf.maps.perf_buffer import PerfRecord
 
 
 class SimProcess(BpfCalls):
@@ -56,7 +56,7 @@ class SimProcess(BpfCalls):
         self._check_alive()
         file = self._task.fds.find(fd)
         if file is not None and isinstance(file.obj, MapObject):
-            return map_info(file.obj)
+            return file.obj.info()
         return super().map_info(fd)
 
     def diagnosis(self) -> Any:
@@ -73,12 +73,16 @@ class SimProcess(BpfCalls):
 
     def socket(self, family: int, type: int, proto: int = 0) -> SimSocket:
         """A socket of this process, with the methods of ``socket.socket``. Raises BpfError."""
+        from netbpf.host.sim.socket import open_socket
+
         self._check_alive()
         return open_socket(self._task, family, type, proto)
 
     # --- rings ----------------------------------------------------------------------------------------------------------
     def perf_event_open(self, cpu: int = 0, pages: int = 8) -> int:
         """A descriptor of a perf event on a CPU, for a PERF_EVENT_ARRAY; its ring has ``pages`` pages. Raises BpfError."""
+        from netbpf.maps.perf_buffer import PerfBuffer
+
         self._check_alive()
         if not self._task.is_capable("CAP_PERFMON"):
             raise BpfError(errno.EACCES)
@@ -97,6 +101,8 @@ class SimProcess(BpfCalls):
 
     def ringbuf_read(self, fd: int) -> list[bytes]:
         """What programs submitted to a ring buffer since the last read. Raises BpfError(EBADF), or EINVAL for another map."""
+        from netbpf.maps.ringbuf import RingBufMap
+
         live = self.map(fd)
         if not isinstance(live, RingBufMap):
             raise BpfError(errno.EINVAL)
@@ -129,7 +135,7 @@ class SimProcess(BpfCalls):
         """A child with copies of the descriptors and the same capabilities."""
         self._check_alive()
         task = self._task
-        return SimProcess(Task(task.machine, task.caps, task.memory, task.fds.fork(), task.network, task.uid))
+        return SimProcess(Task(task.machine, task.caps, task.memory, task.fds.fork(), task.own_network, task.uid))
 
     def exit(self) -> None:
         """End: every descriptor is closed. A second call does nothing."""

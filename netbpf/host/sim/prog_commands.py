@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-from collections.abc import Callable
 from typing import Any, Final
 
 from netbpf.abi.caps import NET_ADMIN_PROG_TYPES, PERFMON_PROG_TYPES
-from netbpf.abi.commands import OFF_LOG_TRUE_SIZE, TAG_BYTES, BindMapAttr, Cmd, ProgLoadAttr
+from netbpf.abi.commands import OFF_LOG_TRUE_SIZE, BindMapAttr, ProgLoadAttr
 from netbpf.abi.info import ProgInfo
 from netbpf.abi.maps import BPF_F_RDONLY_PROG, MapType
 from netbpf.abi.prog_types import PROG_TYPES, ProgType
@@ -18,7 +16,7 @@ from netbpf.host.sim.attach_types import fix_attach_type, is_attach_type_ok
 from netbpf.host.sim.log_buffer import LogBuffer
 from netbpf.host.sim.machine import Call, Task, check_name
 from netbpf.host.sim.objects import BtfObject, MapObject, ProgObject
-from netbpf.isa.instruction import INSN_BYTES, Instruction, Program, decode, encode
+from netbpf.isa.instruction import INSN_BYTES, Instruction, Program, decode
 from netbpf.isa.opcodes import (
     BPF_PSEUDO_MAP_FD,
     BPF_PSEUDO_MAP_IDX,
@@ -221,7 +219,6 @@ def _make_object(
     shown = _by_map_id(call, attr, insns)
     info = ProgInfo(
         type=attr.prog_type,
-        tag=tag_of(insns),
         xlated_prog_len=len(shown) * INSN_BYTES,
         load_time=call.machine.env.boot_ns(),
         created_by_uid=call.task.uid,
@@ -230,7 +227,7 @@ def _make_object(
         verified_insns=verified_insns,
     )
     btf = call.btf(attr.prog_btf_fd) if request.btf else None
-    return ProgObject(call.machine.progs, program, held, shown, info, btf)
+    return ProgObject(call.machine.progs, program, held, insns, shown, info, btf)
 
 
 def _by_map_id(call: Call, attr: ProgLoadAttr, insns: Program) -> Program:
@@ -247,28 +244,9 @@ def _by_map_id(call: Call, attr: ProgLoadAttr, insns: Program) -> Program:
     return tuple(out)
 
 
-def tag_of(insns: Program) -> bytes:
-    """bpf_prog_calc_tag: the first 8 bytes of the SHA-256 of the instructions, descriptors of maps taken as 0."""
-    out, blank = list(insns), False
-    for pc, insn in enumerate(insns):
-        if blank:
-            out[pc] = insn._replace(imm=0)
-            blank = False
-        elif is_ld_imm64(insn.code) and insn.src in _BY_FD:
-            out[pc] = insn._replace(imm=0)
-            blank = True
-    return hashlib.sha256(encode(out)).digest()[:TAG_BYTES]
-
-
 def prog_bind_map(call: Call, attr: BindMapAttr) -> int:
     if attr.flags:
         raise BpfError(errno.EINVAL)
     prog = call.prog(attr.prog_fd)
     prog.bind(call.map_file(attr.map_fd)[1])
     return 0
-
-
-PROG_COMMANDS: Final[dict[int, Callable[[Call, Any], int]]] = {
-    Cmd.BPF_PROG_LOAD: prog_load,
-    Cmd.BPF_PROG_BIND_MAP: prog_bind_map,
-}

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
 from struct import Struct
-from typing import Any, Final
+from typing import Final
 
 from netbpf.abi.commands import (
     OFF_TEST_CTX_SIZE_OUT,
@@ -16,7 +15,6 @@ from netbpf.abi.commands import (
     OFF_TEST_DURATION,
     OFF_TEST_RETVAL,
     PAGE_BYTES,
-    Cmd,
     TestRunAttr,
 )
 from netbpf.abi.net import ARPHRD_LOOPBACK, ETH_HLEN, ETH_P_IP, ETH_P_IPV6, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST
@@ -195,6 +193,3 @@ def _finish_ctx(call: Call, attr: TestRunAttr, ctx: bytes | None, skb: SkBuff) -
     call.put_u32(OFF_TEST_CTX_SIZE_OUT, CTX_BYTES)
     if length < CTX_BYTES:
         raise BpfError(errno.ENOSPC)
-
-
-TEST_RUN_COMMANDS: Final[dict[int, Callable[[Call, Any], int]]] = {Cmd.BPF_PROG_TEST_RUN: prog_test_run}
