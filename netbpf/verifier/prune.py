@@ -220,6 +220,8 @@ def _slot_safe(env: VerifierEnv, old: StackSlot, cur: StackSlot | None, idmap: I
         cur_kinds = cur.slot_type if cur is not None else SLOT_INVALID.slot_type
         if old_kinds != cur_kinds and not (env.allow_uninit_stack and _uninit_as_misc(old_kinds) == _uninit_as_misc(cur_kinds)):
             return False
+    if exact == RANGE_WITHIN and old_kinds != (cur.slot_type if cur is not None else SLOT_INVALID.slot_type):
+        return False
     ignored = (STACK_INVALID, STACK_MISC) if env.allow_uninit_stack else (STACK_INVALID,)
     if all(kind in ignored for kind in old_kinds):
         return True
@@ -243,7 +245,7 @@ def stacksafe(env: VerifierEnv, old: FuncState, cur: FuncState, idmap: IdMap, ex
     cur_stack = cur.stack
     n = len(cur_stack)
     for spi, old_slot in enumerate(old.stack):
-        if old_slot is SLOT_INVALID and exact != EXACT:
+        if old_slot is SLOT_INVALID and exact == NOT_EXACT:
             continue
         cur_slot = cur_stack[spi] if spi < n else None
         if old_slot is cur_slot and not old_slot.spilled_ptr.id and not old_slot.spilled_ptr.ref_obj_id:
@@ -711,5 +713,5 @@ def _add_checkpoint(env: VerifierEnv, states: list[VerifierState], cur: Verifier
     cur.parent = new
     cur.first_insn_idx = insn_idx
     cur.dfs_depth = new.dfs_depth + 1
-    cur.jmp_history, cur.bt_memo = [], None
+    cur.jmp_history, cur.bt_done = [], None
     states.append(new)
