@@ -201,7 +201,8 @@ def _write_data(env: VerifierEnv, frame: FuncState, spi: int, off: int, size: in
     kind = STACK_MISC
     zero = is_null(reg) if reg is not None else is_st_mem(insn) and insn.imm == 0
     if zero:
-        mark_chain_precision(env, regno)
+        if regno >= 0:  # an immediate zero comes from no register
+            mark_chain_precision(env, regno)
         kind = STACK_ZERO
     _write_plain(frame, spi, (-off - 1) % BPF_REG_SIZE, size, kind)
 
