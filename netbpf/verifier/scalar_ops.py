@@ -404,15 +404,26 @@ _CONCRETE: Final[dict[int, Callable[[int, int], int]]] = {
     op.BPF_AND: lambda a, b: a & b,
     op.BPF_OR: lambda a, b: a | b,
     op.BPF_XOR: lambda a, b: a ^ b,
+    op.BPF_LSH: lambda a, b: a << b,
+    op.BPF_RSH: lambda a, b: a >> b,
+    op.BPF_ARSH: lambda a, b: a >> b,
 }
-
-
 FOLDED: Final = frozenset(_CONCRETE)
 
 
 def fold_constants(opcode: int, alu32: bool, a: int, b: int) -> int | None:
-    """The result on two known values (u64), where it is one number whatever the bounds were; None for other operations."""
+    """The result on two known values (u64), where it is one number whatever the bounds were.
+
+    None for other operations, and for shifts by more than the width.
+    """
     concrete = _CONCRETE.get(opcode)
     if concrete is None:
         return None
+    if opcode in _SHIFTS:
+        if not 0 <= b < (32 if alu32 else 64):
+            return None
+        if opcode == op.BPF_ARSH:
+            a = s32(a) if alu32 else s64(a)
+        elif alu32:
+            a &= U32_MAX
     return concrete(a, b) & (U32_MAX if alu32 else U64_MAX)
