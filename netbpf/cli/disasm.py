@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from netbpf.cli.objects import add_object_arguments, object_options
+
 if TYPE_CHECKING:
     from netbpf.isa.instruction import Instruction
     from netbpf.program import ProgramSpec
@@ -15,7 +17,9 @@ STYLES = ("xlated", "log", "asm", "c", "hex")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("programs", nargs="+", metavar="PROG", help="assembly (.s), raw instructions (.bin); - is stdin")
+    parser.add_argument(
+        "programs", nargs="+", metavar="PROG", help="assembly (.s), raw instructions (.bin), clang objects; - is stdin"
+    )
     parser.add_argument(
         "--style",
         choices=STYLES,
@@ -24,23 +28,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "c: struct bpf_insn; hex (default xlated)",
     )
     parser.add_argument("--opcodes", action="store_true", help="the bytes of each instruction below it, as bpftool's opcodes")
+    parser.add_argument("--no-source", action="store_true", help="no lines of the C source, where the program has them")
+    add_object_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0, or an error's exit code: 65 for what is no program."""
     from netbpf.sources.load import read_program
 
+    options = object_options(args)
     for path in args.programs:
-        spec = read_program(path)
+        spec = read_program(path, options)
         if len(args.programs) > 1:
             print(f"{path}:")
-        for line in lines(spec, args.style, opcodes=args.opcodes):
+        for line in lines(spec, args.style, opcodes=args.opcodes, source=not args.no_source):
             print(line)
     return 0
 
 
-def lines(spec: ProgramSpec, style: str, *, opcodes: bool = False) -> Iterator[str]:
-    """The program as ``style`` of :data:`STYLES`. ``opcodes`` adds the bytes of each slot to xlated lines."""
+def lines(spec: ProgramSpec, style: str, *, opcodes: bool = False, source: bool = True) -> Iterator[str]:
+    """The program as ``style`` of :data:`STYLES`. ``opcodes`` adds the bytes of each slot to xlated lines, ``source`` the
+    functions and lines of the C source above theirs."""
     if style in ("c", "hex"):
         from netbpf.cli.asm import render
 
@@ -50,10 +58,11 @@ def lines(spec: ProgramSpec, style: str, *, opcodes: bool = False) -> Iterator[s
 
         yield from format_program(spec).splitlines()
     else:
-        yield from _listing(spec, style, opcodes)
+        yield from _listing(spec, style, opcodes, source)
 
 
-def _listing(spec: ProgramSpec, style: str, opcodes: bool) -> Iterator[str]:
+def _listing(spec: ProgramSpec, style: str, opcodes: bool, source: bool) -> Iterator[str]:
+    from netbpf.cli.source_lines import source_lines
     from netbpf.isa.cfg import insn_starts
     from netbpf.isa.disasm import Names, format_insn
     from netbpf.isa.instruction import encode
@@ -61,7 +70,9 @@ def _listing(spec: ProgramSpec, style: str, opcodes: bool) -> Iterator[str]:
 
     names = Names(imm64=lambda insn, value: _map_name(spec, insn, value))
     numbered = "{:4d}: {}" if style == "xlated" else "{}: {}"
+    above = source_lines(spec, style) if source and spec.btf else {}
     for pc in insn_starts(spec.insns):
+        yield from above.get(pc, ())
         slots = spec.insns[pc : pc + 2] if is_ld_imm64(spec.insns[pc].code) else spec.insns[pc : pc + 1]
         yield numbered.format(pc, format_insn(slots[0], slots[-1] if len(slots) > 1 else None, names=names))
         if opcodes:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from netbpf.cli.objects import add_object_arguments, object_options
 from netbpf.cli.progress import Progress
 from netbpf.errors import CaptureError, UsageError
 
@@ -23,7 +24,9 @@ EX_INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("captures", nargs="+", metavar="CAPTURE", help="pcap or pcapng, plain or gzip; - is stdin")
-    parser.add_argument("--prog", required=True, metavar="PROG", help="the program: assembly (.s) or raw instructions (.bin)")
+    parser.add_argument(
+        "--prog", required=True, metavar="PROG", help="the program: assembly (.s), raw instructions (.bin), a clang object"
+    )
     parser.add_argument("-c", dest="count", type=int, metavar="N", help="stop after N packets")
     parser.add_argument(
         "-w", dest="write", metavar="OUT", help="write what was accepted, trimmed as the verdict says (.pcapng: pcapng)"
@@ -41,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--quiet", "-q", action="store_true", help="no line per interval")
+    add_object_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +62,7 @@ def _session(args: argparse.Namespace) -> Session:
     from netbpf.replay.session import Session
     from netbpf.sources.load import read_program
 
-    spec = read_program(args.prog)
+    spec = read_program(args.prog, object_options(args))
     return Session(spec, engine=args.engine, seed=args.seed, use_cache=not args.no_cache, checked=args.checked)
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from netbpf.cli.objects import add_object_arguments, object_options
 from netbpf.errors import ProgramRejected, errno_name
+
+if TYPE_CHECKING:
+    from netbpf.sources.load import ObjectOptions
 
 CAPS = {
     "all": None,
@@ -17,7 +21,7 @@ CAPS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("programs", nargs="+", metavar="PROG", help="assembly (.s) or raw instructions (.bin)")
+    parser.add_argument("programs", nargs="+", metavar="PROG", help="assembly (.s), raw instructions (.bin), clang objects")
     parser.add_argument(
         "--log-level",
         type=int,
@@ -27,13 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--caps", choices=tuple(CAPS), default="all", help="what the loading process may do (default all)")
     parser.add_argument("--json", action="store_true", help="one JSON object a program")
+    add_object_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when every program would load, else 65."""
-    worst = 0
+    worst, options = 0, object_options(args)
     for path in args.programs:
-        answer = _ask(path, args.caps, args.log_level)
+        answer = _ask(path, args.caps, args.log_level, options)
         if args.json:
             print(json.dumps(answer))
         else:
@@ -43,12 +48,12 @@ def run(args: argparse.Namespace) -> int:
     return worst
 
 
-def _ask(path: str, caps: str, log_level: int) -> dict[str, Any]:
+def _ask(path: str, caps: str, log_level: int, options: ObjectOptions) -> dict[str, Any]:
     from netbpf.host.loader import load_spec
     from netbpf.host.sim.host import SimHost
     from netbpf.sources.load import read_program
 
-    spec = read_program(path)
+    spec = read_program(path, options)
     host = SimHost(unprivileged_bpf_disabled=0)
     with host.process(caps=CAPS[caps]) as process:
         try:
