@@ -52,7 +52,6 @@ from netbpf.verifier.log import (
 from netbpf.verifier.memory import check_atomic, check_load_mem, check_mem_access, check_store_reg, save_aux_ptr_type
 from netbpf.verifier.packets import check_ld_abs, check_ld_imm, check_return_code
 from netbpf.verifier.path import BPF_MAIN_FUNC, init_func_state, pop_stack
-from netbpf.verifier.precision import push_jmp_history
 from netbpf.verifier.prune import is_state_visited, update_branch_counts
 from netbpf.verifier.refs import check_resource_leak
 from netbpf.verifier.regs import SRC_OP, check_reg_arg, cur_regs, mark_reg_known_zero
@@ -284,7 +283,8 @@ def do_check(env: VerifierEnv) -> None:
             walking = _end_path(env, pop_log)
             continue
         if aux.jmp_point:
-            push_jmp_history(env, state)
+            env.cur_hist_ent = entry = (insn_idx, env.prev_insn_idx, 0, ())
+            state.jmp_history.append(entry)
         if logging:
             if level_2 and env.do_print_state:
                 _print_arrival(env, state)
@@ -339,7 +339,7 @@ def do_check_common(env: VerifierEnv, subprog: int) -> None:
 
 def _free_states(env: VerifierEnv) -> None:
     """Checkpoints serve one function's walk."""
-    env.explored_states = [None] * len(env.insns)
+    env.explored_states = [[] for _ in env.insns]
     env.cur_state = None
     env.stack.clear()
     for visit in env.scc_visits.values():

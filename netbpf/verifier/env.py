@@ -249,7 +249,7 @@ class VerifierEnv:
         self.prev_insn_idx = 0
         self.cur_state: VerifierState | None = None
         self.stack: list[Any] = []  # pending (state, insn_idx, prev_insn_idx, log position)
-        self.explored_states: list[list[Any] | None] = [None] * (len(request.insns) + 1)
+        self.explored_states: list[list[Any]] = [[] for _ in request.insns]  # hash buckets of checkpoints
         self.id_gen = 0
         self.stats = Stats()
         self.log_level = request.log_level
@@ -276,7 +276,7 @@ class VerifierEnv:
         self.do_print_state = False  # print the whole state before the next instruction
         self.btf: Btf | None = None  # the program's BTF, when function or line records came with it
         self.liveness: Any = None  # verifier.liveness.StackLiveness
-        self.back_table: list[tuple[int, int, int, int]] = []  # precision's: what each instruction does, backwards
+        self.back_table: list[tuple[int, int, int, int, bool]] = []  # precision's: what each instruction does, backwards
         self.successors: list[tuple[int, ...]] = []  # of every instruction, within its function
         self.postorder: list[int] = []
         self.scc_visits: dict[tuple[tuple[int, ...], int], Any] = {}  # (callsites, loop) -> prune.SccVisit

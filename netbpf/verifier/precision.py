@@ -8,6 +8,7 @@ Checks nothing; never refuses a program on purpose.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from netbpf.errors import InternalError
@@ -107,6 +108,11 @@ class Backtrack:
     def empty(self) -> bool:
         return not any(self.regs) and not any(self.slots)
 
+    def clear(self) -> None:
+        """Nothing is looked for any more."""
+        self.regs = [0] * MAX_CALL_FRAMES
+        self.slots = [0] * MAX_CALL_FRAMES
+
     def is_alone(self) -> bool:
         """Only registers of the current frame are looked for."""
         return not any(self.slots) and sum(map(bool, self.regs)) == (self.regs[self.frame] != 0)
@@ -132,8 +138,9 @@ def fmt_stack_mask(mask: int) -> str:
     return ",".join(str(-8 * (i + 1)) for i in range(mask.bit_length()) if mask >> i & 1)
 
 
-def _bits(mask: int) -> list[int]:
-    return [i for i in range(mask.bit_length()) if mask >> i & 1]
+@lru_cache(maxsize=4096)
+def _bits(mask: int) -> tuple[int, ...]:
+    return tuple(i for i in range(mask.bit_length()) if mask >> i & 1)
 
 
 def _sync_linked_regs(bt: Backtrack, hist: JmpHistoryEntry | None) -> None:
@@ -389,11 +396,13 @@ def mark_chain_precision(env: VerifierEnv, regno: int) -> None:
         return
     cur = env.cur_state
     assert cur is not None
-    bt = Backtrack(cur.curframe)
-    if regno >= 0:
-        if cur.frame[cur.curframe].regs[regno].type != SCALAR_VALUE:
-            raise InternalError("verifier: backtracking misuse")
-        bt.regs[bt.frame] = 1 << regno
+    frame, mask = cur.curframe, 1 << regno
+    if cur.frame[frame].regs[regno].type != SCALAR_VALUE:
+        raise InternalError("verifier: backtracking misuse")
+    if not env.log_level & BPF_LOG_LEVEL2 and _was_chased(env, cur, frame, mask):
+        return
+    bt = Backtrack(frame)
+    bt.regs[frame] = mask
     mark_chain_precision_batch(env, cur, bt)
 
 
@@ -403,13 +412,14 @@ def mark_chain_precision_batch(env: VerifierEnv, starting_state: VerifierState, 
         return False
     st, last_idx, subseq_idx = starting_state, starting_state.insn_idx, -1
     skip_first, changed = True, False
+    walk = _walk_state if env.log_level & BPF_LOG_LEVEL2 else _walk_silently
     while True:
         if env.log_level & BPF_LOG_LEVEL2:
             indices = f"last_idx {last_idx} first_idx {st.first_insn_idx} subseq_idx {subseq_idx}"
             verbose(env, f"mark_precise: frame{bt.frame}: {indices} \n")
         if last_idx < 0:
             return _mark_entry(st, bt) or changed
-        if not _walk_state(env, st, last_idx, subseq_idx, skip_first, bt):
+        if not walk(env, st, last_idx, subseq_idx, skip_first, bt):
             mark_all_scalars_precise(env, starting_state)
             return changed
         if bt.empty():
@@ -428,8 +438,6 @@ def mark_chain_precision_batch(env: VerifierEnv, starting_state: VerifierState, 
 
 def _walk_state(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int, skip_first: bool, bt: Backtrack) -> bool:
     """Walk ``st``'s instructions backwards from ``i`` until nothing is looked for; False where that cannot be told."""
-    if not env.log_level & BPF_LOG_LEVEL2:
-        return _walk_silently(env, st, i, subseq_idx, skip_first, bt)
     entries, history = st.jmp_history, len(st.jmp_history)
     while True:
         if skip_first:
@@ -476,72 +484,101 @@ def _back_kind(insn: Instruction) -> int:
     return _COMPARES if by_reg and kind != BPF_JA else _NOTHING
 
 
-def _back_table(env: VerifierEnv) -> list[tuple[int, int, int, int]]:
-    """(kind, dst bit, src bit, registers that make a stack access matter) of every instruction."""
+BackRow = tuple[int, int, int, int, bool]  # kind, dst bit, src bit, registers that make a stack access matter, jumped to
+
+
+def _back_table(env: VerifierEnv) -> list[BackRow]:
     if not env.back_table:
-        env.back_table = [_back_row(insn) for insn in env.insns]
+        env.back_table = [_back_row(insn, aux.jmp_point) for insn, aux in zip(env.insns, env.insn_aux, strict=True)]
     return env.back_table
 
 
-def _back_row(insn: Instruction) -> tuple[int, int, int, int]:
+def _back_row(insn: Instruction, jumped_to: bool) -> BackRow:
     kind, dst, src = _back_kind(insn), 1 << insn.dst, 1 << insn.src
-    return kind, dst, src, dst | src if kind == _COMPARES else dst
+    return kind, dst, src, dst | src if kind == _COMPARES else dst, jumped_to
 
 
-# What was looked for at one entry of a state's history -> what is looked for at the state's beginning, None where that cannot
-# be told. A state's history only grows, so what a later walk finds from there on is the same: loops would else be walked back
-# again at every jump. A key is one number where only registers of the current frame are looked for.
-_Found = tuple[int, tuple[int, ...], tuple[int, ...]]  # frame, registers, slots
+# A state's history only grows and marks only come, never go: what was chased once from some entry of a history on need not be
+# chased again. ``VerifierState.bt_done`` holds such (entry, what was looked for); loops would else be walked back again at every
+# jump. A key is one number where only registers of the current frame are looked for.
 
 
-def _found(bt: Backtrack) -> _Found:
-    return bt.frame, tuple(bt.regs), tuple(bt.slots)
+def _key(history: int, bt: Backtrack) -> Any:
+    return history, bt.frame, tuple(bt.regs), tuple(bt.slots)
 
 
-def _restore(bt: Backtrack, found: _Found) -> None:
-    bt.frame = found[0]
-    bt.regs, bt.slots = list(found[1]), list(found[2])
+def _was_chased(env: VerifierEnv, st: VerifierState, frame: int, mask: int) -> bool:
+    """Whether the current state's history, walked back through plain instructions only, leads to where nothing is left to do.
 
-
-def _remember(st: VerifierState, seen: list[Any], bt: Backtrack, known: bool) -> bool:
-    if seen:
-        if st.bt_memo is None:
-            st.bt_memo = {}
-        result = _found(bt) if known else None
-        for key in seen:
-            st.bt_memo[key] = result
-    return known
+    The commonest case by far: a loop's counter decides again whether the loop goes on.
+    """
+    done = st.bt_done
+    if not done:
+        return False
+    entries, history, i, table = st.jmp_history, len(st.jmp_history), st.insn_idx, _back_table(env)
+    frame <<= 16
+    passed: list[int] = []
+    while history:
+        entry = entries[history - 1]
+        if entry[0] == i:
+            if history == 1 and i == st.first_insn_idx:
+                return False
+            i, history = entry[1], history - 1
+            entry = entries[history - 1]
+        else:
+            i -= 1
+        kind, dst, src, touched, jumped_to = table[i]
+        if history and entry[0] == i:
+            if entry[3] or (entry[2] and mask & touched):
+                return False
+            if jumped_to:
+                key = history << 24 | frame | mask
+                if key in done:
+                    done.update(passed)
+                    return True
+                passed.append(key)
+        if kind >= _COMPARES:
+            if kind == _OTHER or mask & (dst | src if kind == _COMPARES else dst if kind == _STORES else REGMASK_ARGS):
+                return False
+            if kind == _CALLS:
+                mask &= ~REGMASK_R0
+        elif kind and mask & dst:
+            mask = (mask if kind == _ADDS_SRC else mask & ~dst) | (0 if kind == _SETS_DST else src)
+        if not mask:
+            done.update(passed)
+            return True
+    return False
 
 
 def _walk_silently(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int, skip_first: bool, bt: Backtrack) -> bool:
-    """As _walk_state, but what was found once is not looked for again, and plain instructions are rows of a table."""
+    """As _walk_state, but stops where it was before, and plain instructions are rows of a table."""
     entries, history, first_idx, table = st.jmp_history, len(st.jmp_history), st.first_insn_idx, _back_table(env)
-    memo, frame, alone = st.bt_memo or {}, bt.frame, bt.is_alone()
+    if st.bt_done is None:
+        st.bt_done = set()
+    done, frame, alone = st.bt_done, bt.frame, bt.is_alone()
     mask = bt.regs[frame]
-    seen: list[Any] = []
     entry_idx = entries[history - 1][0] if history else -1
     while True:
         if skip_first:
             skip_first = False
         else:
-            kind, dst, src, touched = table[i]
+            kind, dst, src, touched, jumped_to = table[i]
             entry = None
             if entry_idx == i:
-                bt.regs[frame] = mask
-                key = history << 24 | frame << 16 | mask if alone else (history, _found(bt))
-                if key in memo:
-                    found = memo[key]
-                    if found is not None:
-                        _restore(bt, found)
-                    return _remember(st, seen, bt, found is not None)
-                seen.append(key)
+                if jumped_to:
+                    bt.regs[frame] = mask
+                    key = history << 24 | frame << 16 | mask if alone else _key(history, bt)
+                    if key in done:
+                        bt.clear()
+                        return True
+                    done.add(key)
                 entry = entries[history - 1]
                 if entry[3] or (entry[2] and (not alone or mask & touched)):
                     kind = _OTHER
             if kind == _OTHER or (kind >= _STORES and mask & (dst if kind == _STORES else REGMASK_ARGS)):
                 bt.regs[frame] = mask
                 if not backtrack_insn(env, i, subseq_idx, entry, bt):
-                    return _remember(st, seen, bt, False)
+                    return False
                 frame, alone = bt.frame, bt.is_alone()
                 mask = bt.regs[frame]
             elif kind == _COMPARES:
@@ -554,13 +591,12 @@ def _walk_silently(env: VerifierEnv, st: VerifierState, i: int, subseq_idx: int,
                     mask &= ~dst
                 if kind != _SETS_DST:
                     mask |= src
-            if not mask:
+            if not mask and alone:
                 bt.regs[frame] = 0
-                if alone or bt.empty():
-                    return _remember(st, seen, bt, True)
+                return True
         if i == first_idx and (history == 0 or (history == 1 and entry_idx == i)):
             bt.regs[frame] = mask
-            return _remember(st, seen, bt, True)
+            return True
         subseq_idx = i
         if entry_idx == i:
             history -= 1

@@ -617,18 +617,13 @@ def _prune(env: VerifierEnv, old: VerifierState, cur: VerifierState, insn_idx: i
         add_scc_backedge(env, old, backedge)
 
 
-class _Seen(NamedTuple):
-    """What the checkpoints of an instruction gave: pruned by one, or else whether to make a new one."""
-
-    pruned: bool
-    add_new_state: bool
-    states_cnt: int
-
-
 def _look_through(
     env: VerifierEnv, states: list[VerifierState], cur: VerifierState, insn_idx: int, add: bool, few: bool
-) -> _Seen:
-    """Compare with every checkpoint, latest first. ``few``: too little was walked since the last one to add another in a loop."""
+) -> tuple[bool, bool, int]:
+    """Compare with every checkpoint, latest first: (covered by one, whether to make a new one, how many stand in the bucket).
+
+    ``few``: too little was walked since the last checkpoint to add another in a loop.
+    """
     aux, count = env.insn_aux[insn_idx], 0
     special = aux.force_checkpoint  # may_goto, or a call of a callback: nothing else has it
     in_async = cur.frame[cur.curframe].in_async_callback_fn
@@ -639,7 +634,7 @@ def _look_through(
         if old.branches:
             if special and not (in_async and _other_async_entry(old, cur)) and _is_loop_hit(env, old, cur, insn_idx):
                 _prune(env, old, cur, insn_idx, not aux.calls_callback)
-                return _Seen(True, False, count)
+                return True, False, count
             if states_maybe_looping(old, cur, aux):
                 _check_infinite_loop(env, old, cur, insn_idx)
             if few:
@@ -648,7 +643,7 @@ def _look_through(
             loop = incomplete_read_marks(env, old)
             if states_equal(env, old, cur, RANGE_WITHIN if loop else NOT_EXACT):
                 _prune(env, old, cur, insn_idx, loop)
-                return _Seen(True, False, count)
+                return True, False, count
         if add:
             old.miss_cnt += 1
         elif not special:
@@ -656,7 +651,7 @@ def _look_through(
         n = 64 if special and old.branches else 3
         if old.miss_cnt > old.hit_cnt * n + n:
             _evict(env, states, old)
-    return _Seen(False, add, count)
+    return False, add, count
 
 
 def _evict(env: VerifierEnv, states: list[VerifierState], old: VerifierState) -> None:
@@ -670,9 +665,7 @@ def _evict(env: VerifierEnv, states: list[VerifierState], old: VerifierState) ->
 def explored_state(env: VerifierEnv, insn_idx: int, cur: VerifierState) -> list[VerifierState]:
     """The kernel's hash bucket: other instructions' checkpoints may stand in it, and are counted."""
     bucket = ((insn_idx ^ cur.frame[cur.curframe].callsite) & 0xFFFF_FFFF) % len(env.insns)
-    states = env.explored_states[bucket]
-    if states is None:
-        states = env.explored_states[bucket] = []
+    states: list[VerifierState] = env.explored_states[bucket]
     return states
 
 
@@ -685,7 +678,10 @@ def is_state_visited(env: VerifierEnv, insn_idx: int) -> bool:
     add = force or (jmps >= 2 and insns >= 8)
     states = explored_state(env, insn_idx, cur)
     if states:
-        clean_live_states(env, states, insn_idx, cur)
+        for old in states:
+            if not old.branches and not old.cleaned:
+                clean_live_states(env, states, insn_idx, cur)
+                break
         pruned, add, count = _look_through(env, states, cur, insn_idx, add, not force and jmps < 20 and insns < 100)
         if pruned:
             return True

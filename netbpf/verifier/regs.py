@@ -34,6 +34,10 @@ CALLER_SAVED_REGS: Final = 6  # R0..R5
 # --- constructors -----------------------------------------------------------------------------------------------
 
 
+_SIGN64: Final = 1 << 63
+_SIGN32: Final = 1 << 31
+
+
 def _scalar(precise: bool) -> RegState:
     reg = RegState(st.SCALAR_VALUE)
     reg.precise = precise
@@ -44,8 +48,19 @@ _UNKNOWN: Final = (_scalar(False), _scalar(True))
 
 
 def _known(value: int, precise: bool) -> RegState:
-    reg = _scalar(precise)
-    set_known_bounds(reg, value & U64_MAX)
+    """In one go: half of all values made are known numbers."""
+    value &= U64_MAX
+    low = value & U32_MAX
+    reg = RegState.__new__(RegState)
+    reg.type = st.SCALAR_VALUE
+    reg.off = reg.range = reg.map_uid = reg.mem_size = reg.subprogno = reg.btf_id = reg.id = reg.ref_obj_id = reg.frameno = 0
+    reg.map_ptr = reg.ext = None
+    reg.precise = precise
+    reg.var_off = Tnum(value, 0)
+    reg.umin_value = reg.umax_value = value
+    reg.smin_value = reg.smax_value = (value ^ _SIGN64) - _SIGN64
+    reg.u32_min_value = reg.u32_max_value = low
+    reg.s32_min_value = reg.s32_max_value = (low ^ _SIGN32) - _SIGN32
     return reg
 
 

@@ -296,7 +296,7 @@ class VerifierState:
         "hit_cnt",
         "miss_cnt",
         "in_free_list",
-        "bt_memo",
+        "bt_done",
     )
 
     def __init__(self) -> None:
@@ -315,7 +315,7 @@ class VerifierState:
         self.insn_hist_start = 0
         self.hit_cnt = self.miss_cnt = 0  # of a checkpoint: how often it pruned a path, how often it did not
         self.in_free_list = False
-        self.bt_memo: dict[Any, Any] | None = None  # precision's: what was found walking this state's history back
+        self.bt_done: set[Any] | None = None  # precision's: what was chased back from where in this state's history
 
     def copy(self) -> VerifierState:
         """A state of its own, sharing registers and slots; ``jmp_history`` starts empty and ``branches`` at 0."""
@@ -332,7 +332,7 @@ class VerifierState:
         s.may_goto_depth, s.equal_state, s.insn_hist_start = self.may_goto_depth, self.equal_state, self.insn_hist_start
         s.hit_cnt = s.miss_cnt = 0
         s.in_free_list = False
-        s.bt_memo = None
+        s.bt_done = None
         return s
 
 
