@@ -145,8 +145,9 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
 # --- records -> requests ----------------------------------------------------------------------------------------
 
 
-def _spec(name: str, m: dict[str, Any]) -> MapSpec:
-    inner = _spec("", m["inner"]) if m.get("inner") else None
+def map_spec(name: str, m: dict[str, Any]) -> MapSpec:
+    """What BPF_MAP_CREATE would be told for a record's map."""
+    inner = map_spec("", m["inner"]) if m.get("inner") else None
     kind = MapType[m["type"].upper()]
     return MapSpec(int(kind), m["key_size"], m["value_size"], m["max_entries"], m["map_flags"], name[:15], inner=inner)
 
@@ -165,7 +166,7 @@ def _contents(m: dict[str, Any]) -> bytes:
 def map_info(name: str, m: dict[str, Any], number: int) -> MapInfo:
     """A map as the verifier sees it. Internal read-only maps are frozen, so their bytes are constants."""
     frozen = bool(m.get("internal")) and bool(m["map_flags"] & BPF_F_RDONLY_PROG)
-    spec = _spec(name, m)
+    spec = map_spec(name, m)
     return MapInfo(
         spec,
         address=MAP_ADDRESS + (number << 12),
