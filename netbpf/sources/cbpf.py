@@ -56,7 +56,7 @@ from netbpf.isa.opcodes import (
     bpf_op,
 )
 from netbpf.program import ProgramSpec
-from netbpf.sources.cbpf_check import ancillary, check_classic
+from netbpf.sources.cbpf_check import ancillary, check_classic, check_savefile
 from netbpf.sources.cbpf_convert import convert
 
 _NUMBERS = re.compile(r"\s*\d+\s*(?:[,\n]\s*\d+\s+\d+\s+\d+\s+\d+\s*)+,?\s*\Z")
@@ -222,13 +222,13 @@ _SENTENCES: Final = _sentences()
 # --- to a program -----------------------------------------------------------------------------------------------------------
 
 
-def to_spec(insns: ClassicProgram, name: str = "") -> ProgramSpec:
+def to_spec(insns: ClassicProgram, name: str = "", *, savefile: bool = False) -> ProgramSpec:
     """The filter checked as the kernel checks it and translated to eBPF, its classic lines as source lines.
 
-    Raises ProgramRejected(EINVAL).
+    With ``savefile`` checked and translated as libpcap understands it on a capture file. Raises ProgramRejected(EINVAL).
     """
-    check_classic(insns)
-    converted = convert(insns)
+    (check_savefile if savefile else check_classic)(insns)
+    converted = convert(insns, savefile=savefile)
     return ProgramSpec(converted.insns, name=name, source_lines=tuple(_source_lines(insns, converted.origin)))
 
 

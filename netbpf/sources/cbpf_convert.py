@@ -7,14 +7,14 @@ outside the packet, as the classic ones do); ancillary loads become context load
 struct sk_buff by offsets only it knows is taken from ``struct __sk_buff`` here, so that the verifier proves the result as
 it proves any program.
 
-The filter must have passed ``cbpf_check``.
+The filter must have passed ``cbpf_check``. What no path of it reaches is left out.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from netbpf.abi import classic as abi
 from netbpf.abi import net
@@ -23,6 +23,7 @@ from netbpf.errors import ProgramRejected
 from netbpf.ints import S16_MAX, S16_MIN, s32
 from netbpf.isa import builders as b
 from netbpf.isa import opcodes as op
+from netbpf.isa.cfg import falls_through, is_jump
 from netbpf.isa.classic import BPF_A, BPF_LEN, BPF_MEMWORDS, BPF_MISC, BPF_MSH, BPF_RET, BPF_TAX, ClassicProgram, SockFilter
 from netbpf.isa.instruction import Instruction, Program
 from netbpf.sources.cbpf_check import ancillary
@@ -31,6 +32,7 @@ A: Final = op.BPF_REG_0
 X: Final = op.BPF_REG_7
 CTX: Final = op.BPF_REG_6
 TMP: Final = op.BPF_REG_2
+FAR_OUTSIDE: Final = 1 << 30  # an offset in no packet; two such do not add up to a negative int
 
 _FIELD_OFF: Final = {field.name: field.off for field in SK_BUFF_FIELDS}
 _OPPOSITE: Final = {op.BPF_JEQ: op.BPF_JNE, op.BPF_JGT: op.BPF_JLE, op.BPF_JGE: op.BPF_JLT}
@@ -53,22 +55,104 @@ class _Jump(NamedTuple):
 _Item = Instruction | _Jump
 
 
-def convert(insns: ClassicProgram) -> Converted:
-    """The eBPF program. Raises ProgramRejected(EINVAL) where a jump becomes too far, as the kernel does."""
-    items: list[_Item] = [b.BPF_MOV32_IMM(A, 0), b.BPF_MOV32_IMM(X, 0), b.BPF_MOV64_REG(CTX, op.BPF_REG_1)]
+def convert(insns: ClassicProgram, *, savefile: bool = False) -> Converted:
+    """The eBPF program. Raises ProgramRejected(EINVAL) where a jump becomes too far, as the kernel does.
+
+    With ``savefile`` the filter means what it means to libpcap's interpreter on a capture file: no offset is ancillary data or
+    counts from another header, M[] starts as zeros, a shift by an X of 32 or more gives 0, and ``ja`` may go backwards (as
+    ``ip6 protochain`` compiles; the loop ends with verdict 0 when it ran as long as the kernel lets one).
+    """
+    dialect: _Dialect = _Savefile(insns) if savefile else _Kernel()
+    items = dialect.prologue()
     origin = [-1] * len(items)
     start: list[int] = []
     for pc, insn in enumerate(insns):
         start.append(len(items))
-        items += _convert_one(insn, pc)
+        items += dialect.convert_one(insn, pc)
         origin += [pc] * (len(items) - len(origin))
-    return Converted(tuple(_place(item, at, start) for at, item in enumerate(items)), tuple(origin))
+    live = _live(items, start)
+    slot = {at: new for new, at in enumerate(live)}
+    return Converted(tuple(_place(items[at], at, slot, start) for at in live), tuple(origin[at] for at in live))
 
 
-def _place(item: _Item, at: int, start: list[int]) -> Instruction:
+def _live(items: list[_Item], start: list[int]) -> list[int]:
+    """Items that some path comes to, in order: a classic filter may have others, an eBPF program may not."""
+    live: set[int] = set()
+    waiting = [0]
+    while waiting:
+        at = waiting.pop()
+        if at in live:
+            continue
+        live.add(at)
+        item = items[at]
+        insn = item if isinstance(item, Instruction) else item.insn
+        if isinstance(item, _Jump):
+            waiting.append(start[item.target])
+        elif is_jump(insn):
+            waiting.append(at + 1 + insn.off)
+        if falls_through(insn):
+            waiting.append(at + 1)
+    return sorted(live)
+
+
+class _Dialect(Protocol):
+    """What the two readers of a classic filter disagree about."""
+
+    def prologue(self) -> list[_Item]:
+        """What comes before the first instruction."""
+
+    def convert_one(self, insn: SockFilter, pc: int) -> list[_Item]:
+        """The eBPF of one instruction."""
+
+
+class _Kernel:
+    def prologue(self) -> list[_Item]:
+        return [b.BPF_MOV32_IMM(A, 0), b.BPF_MOV32_IMM(X, 0), b.BPF_MOV64_REG(CTX, op.BPF_REG_1)]
+
+    def convert_one(self, insn: SockFilter, pc: int) -> list[_Item]:
+        return _convert_one(insn, pc)
+
+
+class _Savefile(_Kernel):
+    """libpcap's meaning of the instructions that it and the kernel read differently."""
+
+    def __init__(self, insns: ClassicProgram) -> None:
+        self.scratch = sorted({insn.k for insn in insns if insn.code in (op.BPF_LD | op.BPF_MEM, op.BPF_LDX | op.BPF_MEM)})
+
+    def prologue(self) -> list[_Item]:
+        return [*super().prologue(), *(b.BPF_ST_MEM(op.BPF_W, op.BPF_REG_FP, _scratch(k), 0) for k in self.scratch)]
+
+    def convert_one(self, insn: SockFilter, pc: int) -> list[_Item]:
+        code = insn.code
+        if op.bpf_class(code) in (op.BPF_LD, op.BPF_LDX) and op.bpf_mode(code) in (op.BPF_ABS, op.BPF_IND, BPF_MSH):
+            return self._packet_load(insn)
+        if op.bpf_class(code) == op.BPF_ALU and op.bpf_op(code) in (op.BPF_LSH, op.BPF_RSH):
+            return self._shift(insn)
+        if code == op.BPF_JMP | op.BPF_JA and s32(insn.k) < 0:
+            back = _Jump(b.BPF_JMP_A(0), pc + 1 + s32(insn.k))
+            return [b.BPF_MAY_GOTO(1), back, *_return_zero()]
+        return _convert_one(insn, pc)
+
+    def _packet_load(self, insn: SockFilter) -> list[_Item]:
+        """Offsets are unsigned: one that eBPF would take for another header's is far outside the packet."""
+        if insn.k >= FAR_OUTSIDE:
+            return _return_zero()
+        if op.bpf_mode(insn.code) == op.BPF_IND:
+            too_far = [b.BPF_JMP32_IMM(op.BPF_JLT, X, FAR_OUTSIDE, 2), *_return_zero()]
+            return [*too_far, b.BPF_LD_IND(op.bpf_size(insn.code), X, insn.k)]
+        return _convert_one(insn, 0)
+
+    def _shift(self, insn: SockFilter) -> list[_Item]:
+        if op.bpf_src(insn.code) == op.BPF_K:
+            return _alu(insn._replace(k=insn.k & 31))  # as the processor shifts, which libpcap leaves it to
+        return [*_alu(insn), b.BPF_JMP32_IMM(op.BPF_JLT, X, 32, 1), b.BPF_MOV32_IMM(A, 0)]
+
+
+def _place(item: _Item, at: int, slot: dict[int, int], start: list[int]) -> Instruction:
+    """The instruction of the item at ``at``, its jump made to reach the slots that items came to."""
     if isinstance(item, Instruction):
-        return item
-    off = start[item.target] - at - 1
+        return item if not is_jump(item) else item._replace(off=slot[at + 1 + item.off] - slot[at] - 1)
+    off = slot[start[item.target]] - slot[at] - 1
     if not S16_MIN <= off <= S16_MAX:
         raise ProgramRejected(errno.EINVAL, f"insn {item.target} is {off:+d} eBPF instructions away: too far\n")
     return item.insn._replace(off=off)

@@ -264,8 +264,11 @@ def test_a_savefiles_filter_may_do_more() -> None:
 
 
 def translated(text: str) -> list[str]:
-    """The eBPF behind the three instructions that every filter begins with."""
-    return [line[6:] for line in format_insns(convert(cbpf.parse(text)).insns)][3:]
+    """The eBPF of an instruction, behind the three that every filter begins with."""
+    insns = cbpf.parse(text)
+    converted = convert(insns if text.startswith("ret") else (*insns, BPF_STMT(0x16, 0)))
+    lines = [line[6:] for line in format_insns(converted.insns)][3:]
+    return lines if text.startswith("ret") else lines[:-1]
 
 
 def test_every_filter_begins_with_zeros_and_the_context() -> None:
@@ -299,22 +302,30 @@ def test_translations(text: str, lines: list[str]) -> None:
 
 
 def test_jumps_fall_through_where_they_can() -> None:
-    text = "{}\nneg\nneg\nret a"
-    assert translated(text.format("jeq #1, 2, 1").replace("2, 1", "b, a").replace("\nneg\nneg", "\na: neg\nb: neg"))[0] == (
-        "(16) if w0 == 0x1 goto pc+1"
-    )
-    ways = {"jeq #1, a, b": ["(56) if w0 != 0x1 goto pc+1"], "jset x, b, c": ["(4e) if w0 & w7 goto pc+2", "(05) goto pc+2"]}
+    ways = {
+        "jeq #1, b, a": ["(16) if w0 == 0x1 goto pc+1"],
+        "jeq #1, a, b": ["(56) if w0 != 0x1 goto pc+1"],
+        "jset x, b, c": ["(4e) if w0 & w7 goto pc+1", "(05) goto pc+1"],
+        "jset #1, a, b": ["(46) if w0 & 0x1 goto pc+1", "(05) goto pc+1"],
+    }
     for jump, lines in ways.items():
-        assert translated(f"{jump}\na: neg\nb: neg\nc: ret a")[: len(lines)] == lines
+        assert translated(f"{jump}\na: neg\nb: neg\nc: neg")[: len(lines)] == lines, jump
 
 
 def test_a_jump_that_becomes_too_far_is_refused_as_the_kernel_does() -> None:
-    far = (BPF_STMT(0x05, 4094), *(BPF_STMT(0xB1, 0),) * 4094, BPF_STMT(6, 0))
-    assert len(far) == 4096
-    converted = convert(far)
-    assert converted.insns[3].off == 7 * 4094
+    def far(count: int) -> ClassicProgram:
+        """A way around ``count`` header loads, of seven eBPF instructions each."""
+        return BPF_JUMP(0x15, 5, 0, 1), BPF_STMT(0x05, count), *(BPF_STMT(0xB1, 0),) * count, BPF_STMT(6, 0)
+
+    assert convert(far(4093)).insns[4].off == 7 * 4093
     with pytest.raises(ProgramRejected, match="too far"):
-        convert((BPF_STMT(0x05, 5000), *(BPF_STMT(0xB1, 0),) * 5000, BPF_STMT(6, 0)))
+        convert(far(5000))
+
+
+def test_what_no_path_reaches_is_left_out() -> None:
+    converted = convert((BPF_STMT(0x05, 2), BPF_STMT(0x04, 1), BPF_STMT(0x06, 1), BPF_STMT(0x06, 2)))
+    assert [line[6:] for line in format_insns(converted.insns)][3:] == ["(05) goto pc+0", "(b4) w0 = 2", "(95) exit"]
+    assert converted.origin == (-1, -1, -1, 0, 3, 3)
 
 
 def test_a_spec_has_the_classic_lines_as_its_source() -> None:

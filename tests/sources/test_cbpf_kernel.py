@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
+from support.expressions import EXPRESSIONS
 from support.kernel import needs_kernel
 from support.kernel_socket import PacketSocket, TapDevice, in_new_netns
 
@@ -22,6 +23,7 @@ from netbpf.packet.receive import Device, receive
 from netbpf.packet.record import Record
 from netbpf.sources import cbpf
 from netbpf.sources.cbpf_check import check_classic
+from netbpf.sources.expr import compile_expression, find_libpcap
 from netbpf.verifier.check import verify
 from netbpf.verifier.env import LoadRequest
 
@@ -364,6 +366,29 @@ def test_random_filters_on_packets() -> None:
                 continue
             ran += 1
             wrong += [(cbpf.format_d(insns), *row) for row in scene.disagreements(insns, some)]
+        return wrong
+
+    in_scene(work)
+
+
+@pytest.mark.skipif(not find_libpcap(), reason="no libpcap here")
+@pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "plain"])
+def test_expressions_on_packets(optimize: bool) -> None:
+    """What libpcap compiles, attached here and there; the kernel refuses what jumps backwards, and so do we."""
+    expressions = EXPRESSIONS if optimize else EXPRESSIONS[::4]
+    filters = {text: compile_expression(text, optimize=optimize) for text in expressions}
+
+    def work(scene: Scene) -> list[object]:
+        every = frames(scene.tap.mac)
+        some = [(name, frame) for name, frame in every if "cut" not in name or name.endswith(("cut 21", "cut 33"))]
+        wrong: list[object] = []
+        for text, insns in filters.items():
+            try:
+                check_classic(insns)
+            except ProgramRejected:
+                assert attach(scene.socket.sock, insns) == 22, text
+                continue
+            wrong += [(text, *row) for row in scene.disagreements(insns, some[:: 1 if optimize else 4])]
         return wrong
 
     in_scene(work)

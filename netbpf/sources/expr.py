@@ -1,0 +1,113 @@
+"""tcpdump expressions -> classic BPF, by libpcap's own compiler (through ctypes: no root, no interface).
+
+The only place that knows libpcap. What libpcap says of a bad expression is what the user reads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from functools import cache
+from typing import Any, Final
+
+from netbpf.errors import SourceError, UsageError
+from netbpf.isa.classic import ClassicProgram, SockFilter
+
+NETMASK_UNKNOWN: Final = 0xFFFF_FFFF
+MAXIMUM_SNAPLEN: Final = 262144  # what tcpdump keeps of a packet; an accepting filter returns it
+MAX_EXPRESSION_BYTES: Final = 1 << 20
+_NAMES: Final = ("libpcap.so.1", "libpcap.so.0.8", "libpcap.so", "libpcap.dylib")
+MISSING: Final = (
+    "tcpdump expressions are compiled by libpcap, which is not installed here: apt install libpcap0.8 (Debian, Ubuntu), "
+    "dnf install libpcap (Fedora), apk add libpcap (Alpine)"
+)
+# a capture file's link types whose DLT_ number, which the compiler takes, is another one (Linux numbers)
+DLT_OF_LINKTYPE: Final = {100: 11, 101: 12, 102: 15, 103: 16, 106: 19}
+
+
+class _BpfInsn(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
+
+
+class _BpfProgram(ctypes.Structure):
+    _fields_ = [("bf_len", ctypes.c_uint), ("bf_insns", ctypes.POINTER(_BpfInsn))]
+
+
+@cache
+def find_libpcap() -> Any:
+    """libpcap as ctypes has it, with the prototypes set; None where it is not installed."""
+    for find in (*_NAMES, ctypes.util.find_library):
+        name = find if isinstance(find, str) else find("pcap")  # the search runs a compiler: last
+        try:
+            library = ctypes.CDLL(name) if name else None
+        except OSError:
+            continue
+        if library is not None:
+            return _with_prototypes(library)
+    return None
+
+
+def _libpcap() -> Any:
+    library = find_libpcap()
+    if library is None:
+        raise UsageError(MISSING)
+    return library
+
+
+def _with_prototypes(library: Any) -> Any:
+    pointer, text = ctypes.c_void_p, ctypes.c_char_p
+    for name, result, arguments in (
+        ("pcap_open_dead", pointer, [ctypes.c_int, ctypes.c_int]),
+        ("pcap_compile", ctypes.c_int, [pointer, ctypes.POINTER(_BpfProgram), text, ctypes.c_int, ctypes.c_uint]),
+        ("pcap_geterr", text, [pointer]),
+        ("pcap_freecode", None, [ctypes.POINTER(_BpfProgram)]),
+        ("pcap_close", None, [pointer]),
+        ("pcap_lib_version", text, []),
+        ("pcap_datalink_name_to_val", ctypes.c_int, [text]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def libpcap_version() -> str:
+    """What libpcap calls itself: ``libpcap version 1.10.3 (with TPACKET_V3)``. Raises UsageError where there is none."""
+    return str(_libpcap().pcap_lib_version().decode())
+
+
+def linktype_of_name(name: str) -> int:
+    """The DLT_ number of a name such as EN10MB (as ``tcpdump -y`` takes it). Raises UsageError."""
+    value = int(_libpcap().pcap_datalink_name_to_val(name.encode()))
+    if value < 0:
+        raise UsageError(f"libpcap knows no data link type {name!r}")
+    return value
+
+
+def compile_expression(
+    text: str, linktype: int = 1, *, snaplen: int = MAXIMUM_SNAPLEN, optimize: bool = True, netmask: int = NETMASK_UNKNOWN
+) -> ClassicProgram:
+    """The filter that libpcap makes of ``text`` for packets of a capture's link type; an empty text accepts everything.
+
+    ``netmask`` is what ``ip broadcast`` needs. Raises SourceError with libpcap's words, UsageError without libpcap.
+    """
+    library = _libpcap()
+    encoded = text.encode("utf-8", "surrogateescape")
+    if b"\0" in encoded or len(encoded) > MAX_EXPRESSION_BYTES:
+        raise SourceError("no expression is so long or has a NUL in it", path="<expression>")
+    handle = library.pcap_open_dead(DLT_OF_LINKTYPE.get(linktype, linktype), snaplen)
+    if not handle:
+        raise MemoryError("pcap_open_dead")
+    try:
+        return _compile(library, handle, encoded, optimize, netmask)
+    finally:
+        library.pcap_close(handle)
+
+
+def _compile(library: Any, handle: Any, text: bytes, optimize: bool, netmask: int) -> ClassicProgram:
+    program = _BpfProgram()
+    if library.pcap_compile(handle, ctypes.byref(program), text, int(optimize), netmask):
+        raise SourceError(library.pcap_geterr(handle).decode("utf-8", "replace"), path="<expression>")
+    try:
+        return tuple(SockFilter(i.code, i.jt, i.jf, i.k) for i in program.bf_insns[: program.bf_len])
+    finally:
+        library.pcap_freecode(ctypes.byref(program))
