@@ -155,8 +155,11 @@ class CaptureReader(ABC):
 
     def windows(self) -> Iterator[Window | PacketBatch]:
         """Windows for a native loop; where it stops before a record that it may not walk, batches of what comes there."""
+        at_hand = self._stream.available >= MIN_RECORD_BYTES  # what a pipe has given is walked before more is waited for
         while True:
-            self._stream.fill_window()
+            if not at_hand:
+                self._stream.fill_window()
+            at_hand = False
             before = self._stream.start
             yield Window(self, self._stream)
             if self._stream.start != before:

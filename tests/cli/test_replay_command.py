@@ -181,11 +181,12 @@ def test_a_program_text_that_is_wrong_is_told_with_a_caret(capsys: pytest.Captur
     assert "^" in err
 
 
-def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["interp", "native"])
+def test_an_interrupt_keeps_what_is_done(engine: str) -> None:
     """A capture on a pipe that never ends, interrupted: counts so far, exit 130."""
     read_end, write_end = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "netbpf", "replay", "-", "--prog", COUNTING],
+        [sys.executable, "-m", "netbpf", "replay", "-", "--prog", COUNTING, "--engine", engine],
         stdin=read_end,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
