@@ -6,6 +6,8 @@ log can be taken back (`vlog_reset`), which the kernel does when a path below le
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from operator import itemgetter
 from typing import Final
 
 from netbpf.ints import S16_MAX, S16_MIN, S32_MAX, S32_MIN, S64_MAX, S64_MIN, U16_MAX, U32_MAX, U64_MAX, round_up, s32, s64
@@ -321,13 +323,9 @@ def verbose_linfo(env: VerifierEnv, insn_off: int, prefix: str) -> None:
     rows = env.request.line_info
     if not rows or not env.log_level:
         return
-    row = None
-    for candidate in rows:
-        if candidate[0] > insn_off:
-            break
-        row = candidate
-    previous = env.prev_linfo
-    if row is None or row is previous:
+    at = bisect_right(rows, insn_off, key=itemgetter(0)) - 1
+    row, previous = rows[at], env.prev_linfo
+    if at < 0 or row is previous:
         return
     env.prev_linfo = row
     if previous is not None and previous[1] == row[1] and previous[3] >> 10 == row[3] >> 10:
