@@ -528,7 +528,8 @@ class SubprogLowerer:
     # --- jumps -------------------------------------------------------------------------------------------------------
     def _jmp(self, pc: int, i: Instruction) -> None:
         op, cls = bpf_op(i.code), bpf_class(i.code)
-        if not self.owner.program.proved and (jump_target(pc, i) or pc + 1) <= pc:
+        target = jump_target(pc, i)
+        if not self.owner.program.proved and target is not None and target <= pc:
             emit_budget(self, pc)
         if op == BPF_JA:
             self.f.br(f"pc{pc + 1 + (i.imm if cls == BPF_JMP32 else i.off)}")
