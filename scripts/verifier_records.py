@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netbpf.abi.maps import MapType
+from netbpf.abi.maps import MAP_KINDS, MapType
 from netbpf.abi.prog_types import PROG_TYPES, ProgType
-from netbpf.isa.instruction import Program, decode
+from netbpf.isa.instruction import Instruction, Program, decode
+from netbpf.isa.opcodes import BPF_CALL, BPF_JMP
 from netbpf.maps.spec import MapSpec
 from netbpf.verifier.env import LoadRequest, MapInfo, Privileges
 
@@ -185,6 +186,7 @@ def record_insns(record: dict[str, Any]) -> Program | None:
     return None
 
 
+POISONED_MAP = 2001000000  # libbpf's number for the first map of an object that was not created
 OLD_STYLE = "B"  # records of test_verifier.c's programs, whose maps had no names
 
 
@@ -201,6 +203,8 @@ def load_request(
         info.bypass_spec_v1 = True if map_fds else None
     for index, name, *_ in record.get("map_relocs") or []:
         insns[index] = insns[index]._replace(imm=by_name[name])
+        if privilege == "unpriv" and record.get("source") != OLD_STYLE and not map_fds and _needs_privilege(fds[by_name[name]]):
+            insns[index] = insns[index + 1] = Instruction(BPF_JMP | BPF_CALL, imm=POISONED_MAP + list(by_name).index(name))
     attach = record.get("expected_attach_type")
     return LoadRequest(
         insns=tuple(insns),
@@ -215,6 +219,12 @@ def load_request(
         func_info=tuple((off, kind) for off, kind in record.get("func_rows") or ()),
         line_info=tuple((a, b, c, d) for a, b, c, d in record.get("line_rows") or ()),
     )
+
+
+def _needs_privilege(info: MapInfo | None) -> bool:
+    """Whether an unprivileged process cannot create the map: the loader of C objects then puts an impossible call where the
+    program names it."""
+    return info is not None and bool(MAP_KINDS[info.spec.map_type].capability)
 
 
 # --- records -> what the kernel said ----------------------------------------------------------------------------
