@@ -274,7 +274,7 @@ def check_stack_write_var_off(
     zero_used = False
     for at in range(min_off, max_off):
         zero_used |= _write_byte_somewhere(env, frame, at, zero, insn_idx)
-    if zero_used:
+    if zero_used and value_regno >= 0:
         mark_chain_precision(env, value_regno)
 
 
