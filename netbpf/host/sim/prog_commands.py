@@ -10,6 +10,7 @@ from netbpf.abi.commands import OFF_LOG_TRUE_SIZE, BindMapAttr, ProgLoadAttr
 from netbpf.abi.info import ProgInfo
 from netbpf.abi.maps import BPF_F_RDONLY_PROG, MapType
 from netbpf.abi.prog_types import PROG_TYPES, ProgType
+from netbpf.btf import Btf, special_fields
 from netbpf.errors import BpfError
 from netbpf.host.memory import read_string
 from netbpf.host.sim.attach_types import fix_attach_type, is_attach_type_ok
@@ -157,7 +158,15 @@ def _map_info(obj: object) -> MapInfo | None:
         frozen=live.frozen,
         contents=contents,
         inner=MapInfo(spec.inner) if spec.inner else None,
+        btf_record=_special_fields(obj),
     )
+
+
+def _special_fields(obj: MapObject) -> dict[str, int]:
+    """The fields of the map's values that belong to the kernel, as the map's BTF tells them."""
+    if obj.btf is None or not obj.btf_value_type_id:
+        return {}
+    return special_fields(Btf.parse(obj.btf.blob), obj.btf_value_type_id)
 
 
 def _btf_fields(call: Call, attr: ProgLoadAttr) -> dict[str, Any]:
