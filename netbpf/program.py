@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from netbpf.isa.classic import ClassicProgram
 from netbpf.isa.instruction import Program
 from netbpf.maps.base import Map
 from netbpf.maps.spec import MapSpec
@@ -49,6 +50,7 @@ class ProgramSpec:
     line_info: tuple[tuple[int, int, int, int], ...] = ()  # (pc, file_name_off, line_off, line_col)
     source_lines: tuple[tuple[int, str], ...] = ()  # (pc, text) where a source gave lines without BTF
     others: tuple[ProgramSpec, ...] = ()  # programs that slots of ``maps`` name; they share ``maps`` and ``btf``
+    classic: ClassicProgram = ()  # the classic filter that ``insns`` translate; only these may call ``abi.classic_helpers``
 
 
 @dataclass(slots=True)

@@ -103,6 +103,7 @@ class _Assembler:
             func_info=tuple(d.func_info),
             line_info=tuple(d.line_info),
             source_lines=tuple(d.source_lines),
+            classic=tuple(d.classic),
         )
 
     # --- lines ------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from netbpf.abi.maps import MAP_KIND_BY_NAME, MAP_KINDS
 from netbpf.abi.prog_types import ProgType
 from netbpf.ints import U32_MAX, U64_MAX, round_up
 from netbpf.isa import funcs
+from netbpf.isa.classic import SockFilter
 from netbpf.isa.instruction import Instruction
 from netbpf.maps.spec import MapSpec
 from netbpf.program import MapDecl
@@ -77,6 +78,7 @@ class Declarations:
         self.line_info: list[tuple[int, int, int, int]] = []
         self.source_lines: list[tuple[int, str]] = []
         self.insns: list[Instruction] = []
+        self.classic: list[SockFilter] = []
         self.open_map = -1
         self.open_at: tuple[Cursor, Token] | None = None
 
@@ -373,6 +375,18 @@ def _source_line(decls: Declarations, cursor: Cursor) -> None:
     cursor.end()
 
 
+def _classic(decls: Declarations, cursor: Cursor) -> None:
+    """``.classic code, jt, jf, k``: an instruction of the classic filter that this program translates."""
+    fields = []
+    for i, limit in enumerate((0xFFFF, 0xFF, 0xFF, U32_MAX)):
+        token = cursor.token
+        fields.append(_row_number(decls, cursor, i))
+        if fields[-1] > limit:
+            cursor.fail(token, f"{fields[-1]} does not fit its field")
+    cursor.end()
+    decls.classic.append(SockFilter(*fields))
+
+
 def _row_number(decls: Declarations, cursor: Cursor, index: int) -> int:
     if index:
         cursor.expect(",")
@@ -421,6 +435,7 @@ _DIRECTIVES: Final[dict[str, Callable[[Declarations, Cursor], None]]] = {
     ".func_info": _func_info,
     ".line_info": _line_info,
     ".source_line": _source_line,
+    ".classic": _classic,
     **dict.fromkeys((".text", ".globl", ".global", ".p2align", ".align", ".size", ".file", ".ident", ".addrsig"), _ignored),
     **dict.fromkeys((".section", ".data", ".bss", ".byte", ".long", ".quad", ".asciz", ".ascii", ".zero"), _section),
 }

@@ -91,6 +91,8 @@ def _footer(spec: ProgramSpec) -> Iterator[str]:
         yield ".line_info " + ", ".join(map(str, line_row))
     for pc, text in spec.source_lines:
         yield f".source_line {pc} {quote(text)}"
+    for insn in spec.classic:
+        yield f".classic {insn.code:#04x}, {insn.jt}, {insn.jf}, {insn.k:#x}"
 
 
 def _name(name: str) -> str:

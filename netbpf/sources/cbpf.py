@@ -69,8 +69,12 @@ _FIELD_NAMES: Final = ("code", "jt", "jf", "k")
 
 
 def looks_classic(text: str) -> bool:
-    """Whether ``text`` is -ddd, -dd or -d output: forms that can't be mistaken for another language."""
-    return bool(_NUMBERS.match(text) or _C_ROW.search(text) or re.match(r"\s*\(000\)\s", text))
+    """Whether ``text`` is one of the forms read here: numbers, C rows, or lines of which the first has a classic mnemonic."""
+    if _NUMBERS.match(text) or _C_ROW.match(text.lstrip()):
+        return True
+    from netbpf.sources import cbpf_asm
+
+    return cbpf_asm.looks_classic(text)
 
 
 def parse(text: str, path: str = "<filter>") -> ClassicProgram:
@@ -229,7 +233,8 @@ def to_spec(insns: ClassicProgram, name: str = "", *, savefile: bool = False) ->
     """
     (check_savefile if savefile else check_classic)(insns)
     converted = convert(insns, savefile=savefile)
-    return ProgramSpec(converted.insns, name=name, source_lines=tuple(_source_lines(insns, converted.origin)))
+    lines = tuple(_source_lines(insns, converted.origin))
+    return ProgramSpec(converted.insns, name=name, source_lines=lines, classic=() if savefile else insns)
 
 
 def _source_lines(insns: ClassicProgram, origin: tuple[int, ...]) -> Iterator[tuple[int, str]]:

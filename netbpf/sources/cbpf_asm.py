@@ -135,6 +135,16 @@ class _Target(NamedTuple):
     cursor: Cursor
 
 
+_COMMENTS = re.compile(r"/\*.*?\*/|;[^\n]*|//[^\n]*", re.DOTALL)
+_FIRST_WORD = re.compile(r"\s*(?:\(\d{3,}\)\s+)?(?:[A-Za-z_.$][\w.$]*:\s*)*([a-z]+)\b(?!\s*[=:])")
+
+
+def looks_classic(text: str) -> bool:
+    """Whether the first instruction of ``text`` has a classic mnemonic; eBPF's sentences begin with none of them."""
+    found = _FIRST_WORD.match(_COMMENTS.sub("", text[:65536]))
+    return found is not None and found[1] in _MNEMONICS
+
+
 def parse(text: str, path: str = "<filter>") -> ClassicProgram:
     """The instructions of ``text``. Raises SourceError with line, column and caret."""
     return _Assembler(path).run(text)

@@ -17,6 +17,9 @@ from netbpf.program import ProgramSpec
 
 ELF_MAGIC = b"\x7fELF"
 RAW_SUFFIXES = {".bin", ".insns"}
+ASM_SUFFIXES = {".s", ".S", ".asm", ".log"}
+CLASSIC_BYTES_SUFFIX = ".sock_filter"
+CLASSIC_SUFFIXES = {".cbpf", ".ddd"}
 MAX_SOURCE_BYTES = 64 << 20
 
 
@@ -34,8 +37,10 @@ def read_program(path: str, options: ObjectOptions | None = None) -> ProgramSpec
     """Read a program file; ``-`` is stdin.
 
     A clang object is told by its first bytes; ``FILE.o:NAME`` is its program of that symbol or section. ``.bin`` and
-    ``.insns`` are raw 8-byte instructions, ``.s`` and any other text is assembly (docs/assembly.md). Raises SourceError with
-    the place, or OSError when the file can't be read.
+    ``.insns`` are raw 8-byte instructions, ``.s`` is assembly (docs/assembly.md). Other text is classic BPF where its first
+    words are (``tcpdump -d``, ``-dd``, ``-ddd``, bpf_asm; a filter of 8-byte structs is a ``.sock_filter``), else assembly.
+    Raises SourceError with the place, ProgramRejected(EINVAL) for a classic filter the kernel refuses, or OSError when the
+    file can't be read.
     """
     options = options or ObjectOptions()
     path, program = split_object_name(path)
@@ -64,12 +69,26 @@ def parse_program(data: bytes, path: str = "<program>", options: ObjectOptions |
         raise SourceError(f"no clang object: it has no program {options.program!r} to choose", path=path)
     if Path(path).suffix in RAW_SUFFIXES:
         return _raw(data, path)
+    if Path(path).suffix == CLASSIC_BYTES_SUFFIX:
+        from netbpf.isa.classic import decode_classic
+        from netbpf.sources import cbpf
+
+        return cbpf.to_spec(decode_classic(data), Path(path).stem)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as e:
         raise SourceError(
             f"byte {e.start} is no UTF-8: a .s file is text; raw instructions go in a .bin file", path=path
         ) from None
+    return _text(text, path)
+
+
+def _text(text: str, path: str) -> ProgramSpec:
+    """Classic BPF is told by its first word; all other text is assembly."""
+    from netbpf.sources import cbpf
+
+    if Path(path).suffix not in ASM_SUFFIXES and (Path(path).suffix in CLASSIC_SUFFIXES or cbpf.looks_classic(text)):
+        return cbpf.to_spec(cbpf.parse(text, path), Path(path).stem if path != "-" else "")
     from netbpf.sources.asm import parse
 
     return parse(text, path)

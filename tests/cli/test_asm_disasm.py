@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from netbpf.cli.main import main
+from netbpf.sources.expr import find_libpcap
 
 COUNTING = str(Path(__file__).parents[2] / "scenarios" / "counting.s")
 
@@ -64,3 +65,47 @@ def test_wrong_text_exits_65_with_a_caret(tmp_path: Path, capsys: pytest.Capture
 def test_wrong_options_exit_64(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["disasm", "--style", "roff", COUNTING]) == 64
     assert "roff" in capsys.readouterr().err
+
+
+IP = "4\n40 0 0 12\n21 0 1 2048\n6 0 0 262144\n6 0 0 0\n"
+
+
+def test_classic_filters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ip.ddd"
+    path.write_text(IP)
+    expected = {
+        "-ddd": IP,
+        "-dd": "{ 0x28, 0, 0, 0x0000000c },\n{ 0x15, 0, 1, 0x00000800 },\n"
+        "{ 0x6, 0, 0, 0x00040000 },\n{ 0x6, 0, 0, 0x00000000 },\n",
+        "-d": "(000) ldh      [12]\n(001) jeq      #0x800           jt 2\tjf 3\n(002) ret      #262144\n(003) ret      #0\n",
+        "--style=log": "0: (b4) w0 = 0\n1: (b4) w7 = 0\n2: (bf) r6 = r1\n3: (28) r0 = *(u16 *)skb[12]\n"
+        "4: (56) if w0 != 0x800 goto pc+2\n5: (b4) w0 = 262144\n6: (95) exit\n7: (b4) w0 = 0\n8: (95) exit\n",
+    }
+    for option, text in expected.items():
+        assert main(["disasm", option, str(path)]) == 0
+        assert capsys.readouterr().out == text
+
+
+def test_an_ebpf_program_has_no_classic_form(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["disasm", "-d", COUNTING]) == 64
+    assert "prints classic filters" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_libpcap() is None, reason="no libpcap here")
+def test_expressions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["disasm", "-ddd", "--filter", "ip"]) == 0
+    assert capsys.readouterr().out == IP
+    assert main(["disasm", "-d", "-y", "RAW", "--filter", "ip"]) == 0
+    assert capsys.readouterr().out.startswith("(000) ldb      [0]\n")
+    assert main(["disasm", "--filter", "ip"]) == 0
+    assert capsys.readouterr().out.splitlines()[3] == "   3: (28) r0 = *(u16 *)skb[12]"
+    assert main(["disasm", "-d", "--filter", "ip6 protochain 6"]) == 0
+    assert main(["disasm", "--filter", "ip6 protochain 6"]) == 65
+    assert main(["disasm", "--filter", "ip and"]) == 65
+    assert "syntax error" in capsys.readouterr().err
+
+
+def test_a_program_or_an_expression(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["disasm"]) == 64
+    assert main(["disasm", COUNTING, "--filter", "ip"]) == 64
+    assert capsys.readouterr().err.count("programs, or --filter") == 2

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.programs import programs
 from support.vectors import read_jsonl, vectors_dir
 
+from netbpf.isa.classic import SockFilter
 from netbpf.isa.instruction import Instruction, Program, decode
 from netbpf.maps.spec import MapSpec
 from netbpf.program import MapDecl, ProgramSpec
@@ -63,6 +64,8 @@ specs = st.builds(
     st.lists(st.tuples(U32, U32), max_size=2).map(tuple),
     st.lists(st.tuples(U32, U32, U32, U32), max_size=2).map(tuple),
     st.lists(st.tuples(U32, NAMES), max_size=2).map(tuple),
+    st.just(()),
+    st.lists(st.builds(SockFilter, st.integers(0, 0xFFFF), st.integers(0, 255), st.integers(0, 255), U32), max_size=2).map(tuple),
 )
 
 
