@@ -60,6 +60,7 @@ def _pointer(s: SubprogLowerer, name: str) -> str:
     """data, data_meta, data_end; the socket that owns the packet, 0 where none does."""
     if name == "sk":
         return s.owner.meta(s.f, "sk")
+    s.owner.wants_flat = True
     start = s.f.op("ptrtoint ptr %pkt to i64")
     return s.f.op(f"add i64 {start}, %cap") if name == "data_end" else start
 

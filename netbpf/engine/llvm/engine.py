@@ -463,7 +463,7 @@ class NativeLoaded:
         average = totals.bytes / totals.packets if totals.packets else 1024
         self._set_all(
             buf=buffer, pos=window.start, end=window.end, stop_ns=stop_ns, max_packets=max_packets,
-            verdict_col=0, kept_col=0, trimmed_col=0, snaplen=first.snaplen, max_caplen=layout.max_caplen,
+            snaplen=first.snaplen, max_caplen=layout.max_caplen,
             ts_scale=first.ts_multiplier, layouts=rows, n_layouts=len(layout.interfaces),
             first_interface=layout.first_interface,
             prefetch=window.start if average >= PREFETCH_FROM_BYTES else NO_LIMIT,

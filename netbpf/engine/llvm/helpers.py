@@ -59,7 +59,7 @@ def _callees(s: SubprogLowerer) -> range:
 
 def _call_back(s: SubprogLowerer, pc: int, func_id: int | str) -> None:
     f = s.f
-    s.owner.called_back = True
+    s.owner.called_back = s.owner.wants_flat = True
     for r in range(1, 6):
         f.store(64, s.get(r), f.gep("%a", ARGS[f"r{r}"]), 8)
     f.store(64, "%cap", f.gep("%a", ARGS["skb_cap"]), 8)
@@ -158,6 +158,7 @@ def _zero(s: SubprogLowerer, pc: int) -> bool:
 def _skb_load_bytes(s: SubprogLowerer, pc: int) -> bool:
     """R2 offset (u32), R3 buffer, R4 length: the bytes, or zeroes and -EFAULT where they are not all in the packet."""
     f = s.f
+    s.owner.wants_flat = True
     offset = f.op(f"and i64 {s.get(2)}, 4294967295")
     size = f.op(f"and i64 {s.get(4)}, 4294967295")
     known = s.known(pc, 4)

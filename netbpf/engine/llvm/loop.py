@@ -17,6 +17,7 @@ from netbpf.abi.net import (
     PACKET_MULTICAST,
     PACKET_OTHERHOST,
     PACKET_OUTGOING,
+    VLAN_HLEN,
 )
 from netbpf.engine.llvm.abi import (
     ARGS,
@@ -85,6 +86,7 @@ def _load_packet(f: Function) -> None:
     for field, name, kind in (
         ("meta", "meta", "ptr"),
         ("skb_pkt", "pkt", "ptr"),
+        ("skb_pkt", "mac", "ptr"),
         ("skb_len", "len", "i64"),
         ("skb_cap", "cap", "i64"),
     ):
@@ -175,6 +177,7 @@ class _Loop:
         for slot in _SLOTS:
             f.lines.append(f"  %{slot}.v = alloca i64")
         f.lines.append("  %pkt.v = alloca ptr")
+        f.lines.append("  %mac.v = alloca ptr")
         f.lines.append(f"  %meta = alloca [{META_BYTES} x i8], align 8")
         _load_maps(f, len(self.owner.program.maps))
         defaults = self._arg_ptr("meta")
@@ -182,11 +185,10 @@ class _Loop:
         self._queue = f.load(64, f.gep(defaults, META["queue_mapping"]), 8)
         self._buf, self._end, self._stop = self._arg_ptr("buf"), self._arg("end"), self._arg("stop_ns")
         self._max, self._scale = self._arg("max_packets"), self._arg("ts_scale")
-        self._verdicts, self._kept, self._trimmed = (self._arg_ptr(n) for n in ("verdict_col", "kept_col", "trimmed_col"))
-        self._want_columns = f.op(f"icmp ne ptr {self._verdicts}, null")
         self._snaplen, self._max_caplen = self._arg("snaplen"), self._arg("max_caplen")
         self._scratch, self._mac = self._arg_ptr("scratch"), self._arg("device_mac")
         if self.variant.kind == "columns":
+            self._verdicts, self._kept, self._trimmed = (self._arg_ptr(n) for n in ("verdict_col", "kept_col", "trimmed_col"))
             self._columns = {n: self._arg_ptr(f"{n}_col") for n in _COLUMNS}
         if self.variant.kind == "pcapng":
             self._layouts, self._n_layouts = self._arg_ptr("layouts"), self._arg("n_layouts")
@@ -335,26 +337,55 @@ class _Loop:
             self._arrival()
 
     def _untag(self) -> None:
-        """Move an outer VLAN tag out of the frame: the rest is copied without it, and Meta holds it."""
+        """Move an outer VLAN tag out of the frame: Meta holds it, and %pkt starts 4 bytes later than %mac."""
+        f = self.f
+        if self.owner.wants_flat:
+            self._untag_copy()
+            return
+        pkt, tagged = self._tagged()
+        if self._needs("vlan_present", "vlan_tci", "vlan_proto"):
+            for field, value in self._tag(pkt).items():
+                self._put(field, f.select(tagged, 64, value, "0"))
+        moved = f.select(tagged, 64, str(VLAN_HLEN), "0")
+        f.do(f"store ptr {pkt}, ptr %mac.v")
+        f.do(f"store ptr {f.gep(pkt, moved)}, ptr %pkt.v")
+        self._set("pktcap", f.op(f"sub i64 {self._get('pktcap')}, {moved}"))
+        self._set("pktlen", f.op(f"sub i64 {self._get('pktlen')}, {moved}"))
+
+    def _tagged(self) -> tuple[str, str]:
+        """The frame, and whether a tag is in it."""
+        f = self.f
+        pkt = f.op("load ptr, ptr %pkt.v")
+        tpid = f.load(16, f.gep(pkt, 12))
+        tests = (f.op(f"icmp eq i16 {tpid}, {TPID_8021Q}"), f.op(f"icmp eq i16 {tpid}, {TPID_8021AD}"))
+        return pkt, f.op(f"or i1 {tests[0]}, {tests[1]}")
+
+    def _tag(self, pkt: str) -> dict[str, str]:
+        """What Meta says of the tag in a frame."""
+        f = self.f
+        tci = f.zext(f.bswap(f.load(16, f.gep(pkt, 14)), 16), 16)
+        return {"vlan_present": "1", "vlan_tci": tci, "vlan_proto": f.zext(f.load(16, f.gep(pkt, 12)), 16)}
+
+    def _untag_copy(self) -> None:
+        """The same in one piece: the rest is copied without the tag."""
         f = self.f
         wanted = self._needs("vlan_present", "vlan_tci", "vlan_proto")
         if wanted:
             for field in ("vlan_present", "vlan_tci", "vlan_proto"):
                 self._put(field, "0")
-        pkt = f.op("load ptr, ptr %pkt.v")
-        tpid = f.load(16, f.gep(pkt, 12))
-        tagged = f.op(f"or i1 {f.op(f'icmp eq i16 {tpid}, {TPID_8021Q}')}, {f.op(f'icmp eq i16 {tpid}, {TPID_8021AD}')}")
+        pkt, tagged = self._tagged()
+        f.do(f"store ptr {pkt}, ptr %mac.v")
         f.cond(f.op(f"call i1 @llvm.expect.i1(i1 {tagged}, i1 false)"), "tagged", "plain")
         f.label("tagged")
         if wanted:
-            self._put("vlan_present", "1")
-            self._put("vlan_tci", f.zext(f.bswap(f.load(16, f.gep(pkt, 14)), 16), 16))
-            self._put("vlan_proto", f.zext(tpid, 16))
+            for field, value in self._tag(pkt).items():
+                self._put(field, value)
         cap = f.op(f"sub i64 {self._get('pktcap')}, 4")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {self._scratch}, ptr {pkt}, i64 12, i1 false)")
         rest = f.op(f"sub i64 {cap}, 12")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {f.gep(self._scratch, 12)}, ptr {f.gep(pkt, 16)}, i64 {rest}, i1 false)")
         f.do(f"store ptr {self._scratch}, ptr %pkt.v")
+        f.do(f"store ptr {self._scratch}, ptr %mac.v")
         self._set("pktcap", cap)
         self._set("pktlen", f.op(f"sub i64 {self._get('pktlen')}, 4"))
         f.label("plain")
@@ -374,7 +405,7 @@ class _Loop:
     def _arrival(self) -> None:
         """As ``receive.mac_pkt_type``, and the interface; an outgoing packet (its row says so) came in nowhere."""
         f = self.f
-        pkt = f.op("load ptr, ptr %pkt.v")
+        pkt = f.op("load ptr, ptr %mac.v")
         low, high = f.zext(f.load(32, pkt), 32), f.zext(f.load(16, f.gep(pkt, 4)), 16)
         mac = f.op(f"or i64 {low}, {f.op(f'shl i64 {high}, 32')}")
         group = f.op(f"icmp ne i64 {f.op(f'and i64 {mac}, 1')}, 0")
@@ -398,6 +429,7 @@ class _Loop:
     def _call(self) -> None:
         f = self.f
         f.lines.append("  %pkt = load ptr, ptr %pkt.v")
+        f.lines.append("  %mac = load ptr, ptr %mac.v")
         f.lines.append("  %len = load i64, ptr %pktlen.v")
         f.lines.append("  %cap = load i64, ptr %pktcap.v")
         r0 = f.op(f"call i64 @prog({self.owner.around.passed})")
@@ -412,12 +444,10 @@ class _Loop:
         accepted = f.op(f"icmp ne i64 {v}, 0")
         short = f.op(f"icmp ult i64 {v}, %len")
         trimmed = f.zext(f.op(f"and i1 {accepted}, {short}"), 1)
-        f.cond(self._want_columns, "columns", "totals")
-        f.label("columns")
-        kept = f.select(short, 64, v, "%len")
-        for column, bits, value in ((self._verdicts, 32, v), (self._kept, 32, kept), (self._trimmed, 8, trimmed)):
-            f.store(bits, f.trunc(value, bits), f.op(f"getelementptr i{bits}, ptr {column}, i64 {n}"), bits // 8)
-        f.label("totals")
+        if self.variant.kind == "columns":
+            kept = f.select(short, 64, v, "%len")
+            for column, bits, value in ((self._verdicts, 32, v), (self._kept, 32, kept), (self._trimmed, 8, trimmed)):
+                f.store(bits, f.trunc(value, bits), f.op(f"getelementptr i{bits}, ptr {column}, i64 {n}"), bits // 8)
         self._set("acc", f.op(f"add i64 {self._get('acc')}, {f.zext(accepted, 1)}"))
         self._set("trim", f.op(f"add i64 {self._get('trim')}, {trimmed}"))
         self._set("bytes", f.op(f"add i64 {self._get('bytes')}, {self._get('wirelen')}"))

@@ -141,13 +141,15 @@ def insn_problem(insns: Program, pc: int, starts: frozenset[int] | None = None) 
 
 
 class Surroundings:
-    """The parameters every function passes on: Args, Meta, packet, its lengths, map bases. ``alone``: nobody but this code
-    touches the maps while it runs."""
+    """The parameters every function passes on: Args, Meta, packet, its lengths, map bases. The first MAC_BYTES of the packet are
+    at ``%mac``, the others at ``%pkt`` + MAC_BYTES: a VLAN tag that was moved out may lie between them. ``alone``: nobody but
+    this code touches the maps while it runs."""
 
     def __init__(self, n_maps: int, alone: bool) -> None:
         maps, kind = [f"%m{i}" for i in range(n_maps)], "ptr noalias" if alone else "ptr"
-        self.params = ", ".join(["ptr %a", "ptr %meta", "ptr %pkt", "i64 %len", "i64 %cap", *(f"{kind} {m}" for m in maps)])
-        self.passed = ", ".join(["ptr %a", "ptr %meta", "ptr %pkt", "i64 %len", "i64 %cap", *(f"ptr {m}" for m in maps)])
+        packet = ["ptr %a", "ptr %meta", "ptr %pkt", "ptr %mac", "i64 %len", "i64 %cap"]
+        self.params = ", ".join([*packet, *(f"{kind} {m}" for m in maps)])
+        self.passed = ", ".join([*packet, *(f"ptr {m}" for m in maps)])
 
 
 class Lowerer:
@@ -161,7 +163,7 @@ class Lowerer:
         self.program, self.insns = program, program.insns
         self.checked, self.on_memory = checked, on_memory
         self.subprogs = program_subprogs(program)
-        self.called_back = False
+        self.called_back = self.wants_flat = False  # wants_flat: the packet in one piece
         self.may_fault = checked or calls_back
         self.around = Surroundings(len(program.maps), alone=not calls_back)
         self.used_meta: set[str] = set()
