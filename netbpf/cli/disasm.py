@@ -87,7 +87,7 @@ def _classic(spec: ProgramSpec, style: str) -> Iterator[str]:
 
 def lines(spec: ProgramSpec, style: str, *, opcodes: bool = False, source: bool = True) -> Iterator[str]:
     """The program as ``style`` of :data:`STYLES`. ``opcodes`` adds the bytes of each slot to xlated lines, ``source`` the
-    functions and lines of the C source above theirs."""
+    functions and lines of the source above theirs."""
     if style in CLASSIC_STYLES:
         yield from _classic(spec, style)
     elif style in ("c", "hex"):
@@ -103,7 +103,6 @@ def lines(spec: ProgramSpec, style: str, *, opcodes: bool = False, source: bool 
 
 
 def _listing(spec: ProgramSpec, style: str, opcodes: bool, source: bool) -> Iterator[str]:
-    from netbpf.cli.source_lines import source_lines
     from netbpf.isa.cfg import insn_starts
     from netbpf.isa.disasm import Names, format_insn
     from netbpf.isa.instruction import encode
@@ -111,13 +110,22 @@ def _listing(spec: ProgramSpec, style: str, opcodes: bool, source: bool) -> Iter
 
     names = Names(imm64=lambda insn, value: _map_name(spec, insn, value))
     numbered = "{:4d}: {}" if style == "xlated" else "{}: {}"
-    above = source_lines(spec, style) if source and spec.btf else {}
+    above = _source_lines(spec, style) if source else {}
     for pc in insn_starts(spec.insns):
         yield from above.get(pc, ())
         slots = spec.insns[pc : pc + 2] if is_ld_imm64(spec.insns[pc].code) else spec.insns[pc : pc + 1]
         yield numbered.format(pc, format_insn(slots[0], slots[-1] if len(slots) > 1 else None, names=names))
         if opcodes:
             yield f"       {encode(slots).hex(' ')}"
+
+
+def _source_lines(spec: ProgramSpec, style: str) -> dict[int, list[str]]:
+    """What stands above an instruction: its C source as BTF tells it, or the line that a source without BTF had."""
+    if not spec.btf:
+        return {pc: [f"; {text}"] for pc, text in spec.source_lines}
+    from netbpf.cli.source_lines import source_lines
+
+    return source_lines(spec, style)
 
 
 def _map_name(spec: ProgramSpec, insn: Instruction, value: int) -> str | None:

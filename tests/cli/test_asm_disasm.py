@@ -78,8 +78,9 @@ def test_classic_filters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "-dd": "{ 0x28, 0, 0, 0x0000000c },\n{ 0x15, 0, 1, 0x00000800 },\n"
         "{ 0x6, 0, 0, 0x00040000 },\n{ 0x6, 0, 0, 0x00000000 },\n",
         "-d": "(000) ldh      [12]\n(001) jeq      #0x800           jt 2\tjf 3\n(002) ret      #262144\n(003) ret      #0\n",
-        "--style=log": "0: (b4) w0 = 0\n1: (b4) w7 = 0\n2: (bf) r6 = r1\n3: (28) r0 = *(u16 *)skb[12]\n"
-        "4: (56) if w0 != 0x800 goto pc+2\n5: (b4) w0 = 262144\n6: (95) exit\n7: (b4) w0 = 0\n8: (95) exit\n",
+        "--style=log": "0: (b4) w0 = 0\n1: (b4) w7 = 0\n2: (bf) r6 = r1\n; (000) ldh      [12]\n3: (28) r0 = *(u16 *)skb[12]\n"
+        "; (001) jeq      #0x800           jt 2\tjf 3\n4: (56) if w0 != 0x800 goto pc+2\n"
+        "; (002) ret      #262144\n5: (b4) w0 = 262144\n6: (95) exit\n; (003) ret      #0\n7: (b4) w0 = 0\n8: (95) exit\n",
     }
     for option, text in expected.items():
         assert main(["disasm", option, str(path)]) == 0
@@ -98,7 +99,7 @@ def test_expressions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["disasm", "-d", "-y", "RAW", "--filter", "ip"]) == 0
     assert capsys.readouterr().out.startswith("(000) ldb      [0]\n")
     assert main(["disasm", "--filter", "ip"]) == 0
-    assert capsys.readouterr().out.splitlines()[3] == "   3: (28) r0 = *(u16 *)skb[12]"
+    assert capsys.readouterr().out.splitlines()[4] == "   3: (28) r0 = *(u16 *)skb[12]"
     assert main(["disasm", "-d", "--filter", "ip6 protochain 6"]) == 0
     assert main(["disasm", "--filter", "ip6 protochain 6"]) == 65
     assert main(["disasm", "--filter", "ip and"]) == 65
