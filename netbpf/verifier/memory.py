@@ -283,7 +283,7 @@ def _load_map_value(env: VerifierEnv, reg: RegState, off: int, size: int, dst_re
         return
     at = off + reg.smin_value
     piece = direct_value(info)[at : at + size]
-    regs[dst_regno] = known_reg(int.from_bytes(piece, "little", signed=is_ldsx))
+    regs[dst_regno] = known_reg(int.from_bytes(piece, "little", signed=is_ldsx), regs[dst_regno].precise or not env.bpf_capable)
 
 
 def _access_map_value(
