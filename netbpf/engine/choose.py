@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import platform
+import os
 import sys
 from typing import Final
 
@@ -53,8 +53,10 @@ def stream_engine(name: str | None = None, *, use_cache: bool = True, checked: b
 
 def native_obstacle() -> str:
     """Why the native engine cannot run here, or ""; imports nothing large."""
-    if sys.platform != "linux" or platform.machine() not in NATIVE_MACHINES:
-        return f"the native engine has no loader for {sys.platform} on {platform.machine()}"
+    if sys.platform != "linux":
+        return f"the native engine has no loader for {sys.platform}"
+    if os.uname().machine not in NATIVE_MACHINES:
+        return f"the native engine has no loader for {os.uname().machine}"
     if importlib.util.find_spec("llvmlite") is None:
         return "the native engine needs llvmlite, which is not installed (pip install llvmlite)"
     return ""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from netbpf.engine.base import Loaded
 from netbpf.env import SteppedEnv
-from netbpf.host.loader import load_spec
 from netbpf.maps.storage import MapBase
-from netbpf.program import ProgramSpec
+from netbpf.program import ProgramSpec, VerifiedProgram
+
+if TYPE_CHECKING:
+    from netbpf.host.sim.process import SimProcess
+    from netbpf.sources.load import ObjectOptions
 
 
 class Session:
@@ -19,19 +23,56 @@ class Session:
     def __init__(
         self, spec: ProgramSpec, *, engine: str | None = None, seed: int = 1, use_cache: bool = True, checked: bool = False
     ) -> None:
-        from netbpf.engine.choose import stream_engine
+        from netbpf.host.loader import load_spec
         from netbpf.host.sim.host import SimHost
 
         self.env = SteppedEnv(seed=seed)
-        self.process = SimHost(env=self.env).process()
+        self.process: SimProcess | None = SimHost(env=self.env).process()
         fds = load_spec(self.process, spec)
-        chosen = stream_engine(engine, use_cache=use_cache, checked=checked)
-        self.engine_name = chosen.name
         self.maps: dict[str, MapBase] = {name: self.process.map(fd) for name, fd in fds.map_fds.items()}
-        self.loaded: Loaded = chosen.load(self.process.program(fds.prog_fd), self.env)
+        self._start(self.process.program(fds.prog_fd), engine, use_cache, checked)
 
-    def __enter__(self) -> Session:
+    def _start(self, program: VerifiedProgram, engine: str | None, use_cache: bool, checked: bool) -> None:
+        from netbpf.engine.choose import stream_engine
+
+        chosen = stream_engine(engine, use_cache=use_cache, checked=checked)
+        self.engine_name, self.program = chosen.name, program
+        self.loaded: Loaded = chosen.load(program, self.env)
+
+    @classmethod
+    def of_file(
+        cls,
+        path: str,
+        options: ObjectOptions | None = None,
+        *,
+        engine: str | None = None,
+        seed: int = 1,
+        use_cache: bool = True,
+        checked: bool = False,
+    ) -> Self:
+        """A session with the program of a file; one that was proved before is not proved again (see ``replay.remembered``).
+
+        Raises SourceError, OSError, ProgramRejected, BpfError.
+        """
+        from netbpf.replay.remembered import key_of, recall, remember
+
+        key = key_of(path, options) if use_cache else ""
+        known = recall(key)
+        if known is not None:
+            made = cls.__new__(cls)
+            made.env, made.process, made.maps = SteppedEnv(seed=seed), None, known.maps
+            made._start(known.program, engine, use_cache, checked)
+            return made
+        from netbpf.sources.load import read_program
+
+        spec = read_program(path, options)
+        made = cls(spec, engine=engine, seed=seed, use_cache=use_cache, checked=checked)
+        remember(key, spec, made.program, made.maps)
+        return made
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.process.exit()
+        if self.process is not None:
+            self.process.exit()

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import tempfile
-from pathlib import Path
 from typing import NamedTuple
 
 MAGIC = b"netbpf native 2\n"
@@ -28,44 +26,56 @@ class Entry(NamedTuple):
     is_checked: bool
 
 
-def cache_dir() -> Path:
+def cache_dir() -> str:
     """The folder; it need not exist."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base if base and os.path.isabs(base) else Path.home() / ".cache") / "netbpf"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.cache"), "netbpf")
 
 
 def read(key: str) -> Entry | None:
     """The entry under ``key``, or None where there is none that may be run."""
-    try:
-        with open(cache_dir() / key, "rb") as f:
-            status = os.fstat(f.fileno())
-            if status.st_uid != os.getuid() or status.st_mode & 0o022 or status.st_size > MAX_ENTRY_BYTES:
-                return None
-            data = f.read()
-    except (OSError, RuntimeError):  # RuntimeError: no home directory
-        return None
-    digest, rest = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
-    if not data.startswith(MAGIC) or len(rest) < 4 or hashlib.sha256(rest).digest() != digest:
+    rest = read_bytes(key)
+    if rest is None or len(rest) < 4:
         return None
     (flags,) = struct.unpack_from("<I", rest)
     return Entry(rest[4:], bool(flags & FLAG_CALLS_BACK), bool(flags & FLAG_CHECKED))
 
 
+def read_bytes(key: str) -> bytes | None:
+    """What was written under ``key``, or None where nothing there may be trusted."""
+    try:
+        with open(os.path.join(cache_dir(), key), "rb") as f:
+            status = os.fstat(f.fileno())
+            if status.st_uid != os.getuid() or status.st_mode & 0o022 or status.st_size > MAX_ENTRY_BYTES:
+                return None
+            data = f.read()
+    except OSError:
+        return None
+    digest, rest = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
+    return rest if data.startswith(MAGIC) and hashlib.sha256(rest).digest() == digest else None
+
+
 def write(key: str, entry: Entry) -> None:
-    """Keep an entry; a cache that can't be written is no error."""
+    """Keep an entry."""
     flags = FLAG_CALLS_BACK * entry.calls_back | FLAG_CHECKED * entry.is_checked
-    rest = struct.pack("<I", flags) + entry.code
+    write_bytes(key, struct.pack("<I", flags) + entry.code)
+
+
+def write_bytes(key: str, rest: bytes) -> None:
+    """Keep bytes; a cache that can't be written is no error."""
+    import tempfile
+
     data = MAGIC + hashlib.sha256(rest).digest() + rest
     try:
         folder = cache_dir()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         fd, name = tempfile.mkstemp(dir=folder)  # mode 0600
         try:
             with os.fdopen(fd, "wb") as f:
                 f.write(data)
-            os.replace(name, folder / key)
+            os.replace(name, os.path.join(folder, key))
         except BaseException:
             os.unlink(name)
             raise
-    except (OSError, RuntimeError):
+    except OSError:
         return

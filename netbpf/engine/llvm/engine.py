@@ -5,9 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
 from array import array
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from netbpf import __version__
@@ -114,14 +112,14 @@ def cache_key(program: VerifiedProgram, variant: Variant) -> str:
     facts = [(f.ptr, f.map_index) for f in program.facts]
     told = (
         encode(program.insns), program.proved, facts, program.subprogs, [map_shape(m) for m in program.maps],
-        program.prog_type, variant, __version__, _own_sources(), platform.machine(),
+        program.prog_type, variant, __version__, _own_sources(), os.uname().machine,
     )  # fmt: skip
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _own_sources() -> list[tuple[str, int, int]]:
     """What tells one version of this folder from another."""
-    with os.scandir(Path(__file__).parent) as files:
+    with os.scandir(os.path.dirname(__file__)) as files:
         found = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.name.endswith(".py")]
     return sorted(found)
 
