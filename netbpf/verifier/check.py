@@ -59,6 +59,7 @@ from netbpf.verifier.state import PTR_TO_CTX, RegState, VerifierState
 from netbpf.verifier.structure import (
     add_subprog_and_kfunc,
     check_cfg,
+    check_kfunc_calls,
     check_max_stack_depth,
     check_subprogs,
     resolve_pseudo_ldimm64,
@@ -129,7 +130,7 @@ def _do_call(env: VerifierEnv, insn: Instruction) -> None:
         raise _invalid(env, "function calls are not allowed while holding a lock\n")
     if kind == op.BPF_PSEUDO_CALL:
         check_func_call(env, insn)
-    else:
+    elif kind == 0:
         note_call(env, insn)
         check_helper_call(env, insn)
     mark_reg_scratched(env, 0)
@@ -383,6 +384,7 @@ def _bpf_check(env: VerifierEnv) -> None:
     do_check_subprogs(env)
     check_max_stack_depth(env)
     check_tail_call_maps(env)
+    check_kfunc_calls(env)
     check_inlined_callbacks(env)
 
 

@@ -106,9 +106,33 @@ def add_subprog(env: VerifierEnv, off: int) -> None:
 
 
 def add_kfunc_call(env: VerifierEnv, insn: Instruction) -> None:
-    """Kernel functions need the kernel's own BTF, which a simulator has not: refused as by a kernel built without it."""
+    """Kernel functions need the kernel's own BTF, which a simulator has not: refused as by a kernel built without it.
+
+    Number 0 is what a loader writes where the kernel has no such function: it is left to be found dead.
+    """
+    if not env.request.license_gpl:
+        verbose(env, "cannot call kernel function from non-GPL compatible program\n")
+        raise Reject(errno.EINVAL)
+    if insn.imm == 0 and insn.off == 0:
+        return
+    if insn.off and not env.request.fd_array and not env.request.fd_array_maps:
+        negative = insn.off < 0
+        what = "negative offset disallowed for kernel module function call" if negative else _OFFSET_WITHOUT_FDS
+        verbose(env, f"{what}\nfailed to find BTF for kernel function\n")
+        raise Reject(errno.EINVAL if negative else errno.EPROTO)
     verbose(env, "calling kernel function is not supported without CONFIG_DEBUG_INFO_BTF\n")
     raise Reject(ENOTSUPP)
+
+
+_OFFSET_WITHOUT_FDS: Final = "kfunc offset > 0 without fd_array is invalid"
+
+
+def check_kfunc_calls(env: VerifierEnv) -> None:
+    """After the walk: a call of kernel function 0 may stand in dead code only."""
+    for insn, aux in zip(env.insns, env.insn_aux, strict=True):
+        if aux.seen and insn.code == CALL_CODE and insn.src == BPF_PSEUDO_KFUNC_CALL:
+            verbose(env, "invalid kernel function call not eliminated in verifier pass\n")
+            raise Reject(errno.EINVAL)
 
 
 def add_subprog_and_kfunc(env: VerifierEnv) -> None:
@@ -284,7 +308,7 @@ def _check_ld_imm64(env: VerifierEnv, i: int, insn: Instruction) -> None:
     if insn.src == 0:
         return
     if insn.src == op.BPF_PSEUDO_BTF_ID:
-        check_pseudo_btf_id(env)
+        check_pseudo_btf_id(env, hi.imm)
     aux = env.insn_aux[i]
     if insn.src == BPF_PSEUDO_FUNC:
         aux.ptr_type = PTR_TO_FUNC
@@ -310,9 +334,12 @@ def _put_address(env: VerifierEnv, i: int, address: int) -> None:
     env.insns[i], env.insns[i + 1] = insn._replace(imm=low), env.insns[i + 1]._replace(imm=high)
 
 
-def check_pseudo_btf_id(env: VerifierEnv) -> None:
+def check_pseudo_btf_id(env: VerifierEnv, module_fd: int) -> None:
     """Kernel symbols need the kernel's own BTF, which a simulator has not."""
-    verbose(env, "kernel is missing BTF, make sure CONFIG_DEBUG_INFO_BTF=y is specified in Kconfig.\n")
+    if module_fd:
+        verbose(env, "invalid module BTF object FD specified.\n")
+    else:
+        verbose(env, "kernel is missing BTF, make sure CONFIG_DEBUG_INFO_BTF=y is specified in Kconfig.\n")
     raise Reject(errno.EINVAL)
 
 
