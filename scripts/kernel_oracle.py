@@ -7,10 +7,13 @@ the caller keeps its own. Programs are never attached; descriptors are closed at
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import multiprocessing
 import os
 import struct
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +25,7 @@ _CAP_HEADER = struct.pack("<II", 0x20080522, 0)
 _NET_ADMIN, _BPF = 1 << 12, 1 << (39 - 32)
 _KEPT = {"capbpf": (_NET_ADMIN, _BPF), "unpriv": (0, 0)}
 _UNPRIVILEGED = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+_LOCK = Path(tempfile.gettempdir()) / "netbpf-unprivileged-bpf.lock"
 _ATTR_BYTES = 160
 _LOG_BYTES = 1 << 22
 MAP_CREATE, MAP_UPDATE, PROG_LOAD, BTF_LOAD, MAP_FREEZE = 0, 2, 5, 18, 22
@@ -84,6 +88,22 @@ def _serve(privilege: str, pipe: Connection) -> None:
         pipe.send(loader.load(*args))
 
 
+@contextmanager
+def unprivileged_bpf(disabled: int) -> Iterator[None]:
+    """kernel.unprivileged_bpf_disabled has this value inside, one process at a time, and is put back. Never 1: that is for good."""
+    lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = _UNPRIVILEGED.read_text()
+        _UNPRIVILEGED.write_text(str(disabled))
+        try:
+            yield
+        finally:
+            _UNPRIVILEGED.write_text(before)
+    finally:
+        os.close(lock)
+
+
 class Oracle:
     """One child per privilege asked for; a context manager. Maps must be made before it is entered: children inherit them."""
 
@@ -91,12 +111,11 @@ class Oracle:
         self._privileges = privileges
         self._pipes: dict[str, Connection] = {}
         self._children: list[Any] = []
-        self._allowed_before = ""
+        self._held = ExitStack()
 
     def __enter__(self) -> Oracle:
         if "unpriv" in self._privileges:
-            self._allowed_before = _UNPRIVILEGED.read_text()
-            _UNPRIVILEGED.write_text("0")
+            self._held.enter_context(unprivileged_bpf(0))
         context = multiprocessing.get_context("fork")
         for privilege in self._privileges:
             ours, theirs = context.Pipe()
@@ -112,8 +131,7 @@ class Oracle:
             pipe.send(None)
         for child in self._children:
             child.join(5)
-        if self._allowed_before.strip() not in ("", "0"):
-            _UNPRIVILEGED.write_text(self._allowed_before)
+        self._held.close()
 
     def ask(
         self,
@@ -126,8 +144,6 @@ class Oracle:
         extra: Sequence[Any] = (),
     ) -> tuple[int, str]:
         """(errno or 0, log) of one program whose map descriptors are already in place. ``extra``: as for `Loader.load`."""
-        if privilege == "unpriv" and _UNPRIVILEGED.read_text().strip() != "0":
-            _UNPRIVILEGED.write_text("0")  # another process put it back
         pipe = self._pipes[privilege]
         pipe.send((insns, prog_type, flags, level, attach, extra))
         answer: tuple[int, str] = pipe.recv()

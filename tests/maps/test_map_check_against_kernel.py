@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from support.kernel import needs_kernel
 from support.kernel_maps import _libc, create_fd
+from support.sysctl import unprivileged_bpf
 
 from netbpf.abi.maps import MAP_KINDS, MapType
 from netbpf.errors import BpfError
@@ -90,30 +91,15 @@ def drop_to(caps: frozenset[str]) -> None:
         os._exit(1)
 
 
-def unprivileged_disabled() -> bool:
-    with open("/proc/sys/kernel/unprivileged_bpf_disabled") as file:
-        return file.read().strip() != "0"
-
-
-@pytest.mark.parametrize("caps", [(), ("CAP_BPF",), ("CAP_NET_ADMIN",), ("CAP_SYS_ADMIN",), ("CAP_BPF", "CAP_PERFMON")])
-def test_grid_with_few_capabilities(caps: tuple[str, ...]) -> None:
-    disabled = unprivileged_disabled()
-    specs = [
-        MapSpec(kind, key_size, value_size, entries, map_flags, inner=inner_of(kind))
-        for kind in HERE
-        for key_size, value_size in ((0, 0), (4, 4), (0, 4), (8, 4))
-        for entries in (0, 4096)
-        for map_flags in (0, 1, 2, 0x40, 0x41, 0x80, 0x180)
-    ]
-    specs += [MapSpec(kind, 4, 4, (1 << 31) + 1, inner=inner_of(kind)) for kind in HERE if "PERFMON" not in "".join(caps)]
-    specs = [spec for spec in specs if spec.max_entries < 1 << 31 or check_spec(spec, caps=frozenset(caps)) != 0]
+def asked_without_caps(specs: list[MapSpec], caps: frozenset[str]) -> list[int]:
+    """The kernel's answers to a child that has only ``caps``."""
     inner_fd = create_fd(INNER)
     reader, writer = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads about: the child runs nothing of theirs
         child = os.fork()
     if not child:
-        drop_to(frozenset(caps))
+        drop_to(caps)
         answers = json.dumps([asked(spec, inner_fd if spec.inner else 0) for spec in specs]).encode()
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(answers)
@@ -123,7 +109,22 @@ def test_grid_with_few_capabilities(caps: tuple[str, ...]) -> None:
         answers = json.loads(pipe.read() or b"[]")
     os.waitpid(child, 0)
     os.close(inner_fd)
-    if unprivileged_disabled() != disabled:
-        pytest.skip("kernel.unprivileged_bpf_disabled was changed meanwhile")
+    return list(answers)
+
+
+@pytest.mark.parametrize("caps", [(), ("CAP_BPF",), ("CAP_NET_ADMIN",), ("CAP_SYS_ADMIN",), ("CAP_BPF", "CAP_PERFMON")])
+@pytest.mark.parametrize("disabled", [0, 2])
+def test_grid_with_few_capabilities(caps: tuple[str, ...], disabled: int) -> None:
+    specs = [
+        MapSpec(kind, key_size, value_size, entries, map_flags, inner=inner_of(kind))
+        for kind in HERE
+        for key_size, value_size in ((0, 0), (4, 4), (0, 4), (8, 4))
+        for entries in (0, 4096)
+        for map_flags in (0, 1, 2, 0x40, 0x41, 0x80, 0x180)
+    ]
+    specs += [MapSpec(kind, 4, 4, (1 << 31) + 1, inner=inner_of(kind)) for kind in HERE if "PERFMON" not in "".join(caps)]
+    specs = [spec for spec in specs if spec.max_entries < 1 << 31 or check_spec(spec, caps=frozenset(caps)) != 0]
+    with unprivileged_bpf(disabled):
+        answers = asked_without_caps(specs, frozenset(caps))
     for spec, answer in zip(specs, answers, strict=True):
-        assert check_spec(spec, caps=frozenset(caps), unprivileged_disabled=disabled) == answer, spec
+        assert check_spec(spec, caps=frozenset(caps), unprivileged_disabled=disabled != 0) == answer, spec
