@@ -132,7 +132,7 @@ class Question:
     record: dict[str, Any] = field(repr=False)
 
     def request(self, log_level: int = 1) -> LoadRequest:
-        return load_request(_as_loaded(self.record, self.expected.log), self.prog_type, self.privilege, log_level)
+        return load_request(self.record, self.prog_type, self.privilege, log_level)
 
 
 def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -225,23 +225,6 @@ def _needs_privilege(info: MapInfo | None) -> bool:
     """Whether an unprivileged process cannot create the map: the loader of C objects then puts an impossible call where the
     program names it."""
     return info is not None and bool(MAP_KINDS[info.spec.map_type].capability)
-
-
-# A loader that may not create a map puts a call of a helper with such a number over both slots of its references (libbpf).
-_POISON = re.compile(r"^(\d+): \(85\) call unknown#(2001\d{6})$", re.M)
-
-
-def _as_loaded(record: dict[str, Any], log: str | None) -> dict[str, Any]:
-    """The record with the instructions that the kernel was given: as they are, but for map references that its log shows
-    to have been replaced by the loader."""
-    replaced = {int(at): int(number) for at, number in _POISON.findall(log or "")}
-    if not replaced:
-        return record
-    code = bytearray.fromhex(record["insns"])
-    for at, number in replaced.items():
-        code[at * 8 : at * 8 + 16] = encode([Instruction(0x85, imm=number)] * 2)
-    relocs = [reloc for reloc in record["map_relocs"] if reloc[0] not in replaced]
-    return record | {"insns": code.hex(), "map_relocs": relocs}
 
 
 # --- records -> what the kernel said ----------------------------------------------------------------------------
