@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _session(args: argparse.Namespace) -> Session:
     from netbpf.replay.session import Session
-    from netbpf.sources.load import read_program
 
-    spec = read_program(args.prog, object_options(args))
-    return Session(spec, engine=args.engine, seed=args.seed, use_cache=not args.no_cache, checked=args.checked)
+    return Session.of_file(
+        args.prog, object_options(args), engine=args.engine, seed=args.seed, use_cache=not args.no_cache, checked=args.checked
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
