@@ -90,7 +90,7 @@ def _serve(privilege: str, pipe: Connection) -> None:
 
 @contextmanager
 def unprivileged_bpf(disabled: int) -> Iterator[None]:
-    """kernel.unprivileged_bpf_disabled has this value inside, one process at a time, and is put back. Never 1: that is for good."""
+    """kernel.unprivileged_bpf_disabled is this inside, one process at a time, and put back. Never 1: that is for good."""
     lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
