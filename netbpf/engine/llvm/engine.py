@@ -39,6 +39,8 @@ ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
 SCRATCH_BYTES: Final = 1 << 19  # longer than any captured Ethernet frame
 PREFETCH_FROM_BYTES: Final = 192  # packets of this average length and more pay for the prefetch cursor
 _PASSED_ON: Final = ("meta", "skb_pkt", "skb_len", "skb_cap", "now_ns", "rng_state", "cpu_id", "tail_calls")
+_PREFETCH: Final = ARGS["prefetch"] >> 3
+_PACKETS: Final = ARGS["packets"] >> 3  # the first of packets bytes accepted trimmed last_ns next_ns status
 _ENTRY: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
 
 
@@ -124,6 +126,15 @@ def _own_sources() -> list[tuple[str, int, int]]:
     return sorted(found)
 
 
+class _Prepared(NamedTuple):
+    """A layout of windows, the code that walks them, and the table of its interfaces."""
+
+    layout: RecordLayout
+    device: Device
+    code: _Code
+    rows: Any
+
+
 class NativeLoaded:
     """A program as native code. Each variant of the packet loop is made when first needed.
 
@@ -147,6 +158,8 @@ class NativeLoaded:
         self._codes: dict[Variant, _Code] = {}
         self._family: dict[int, dict[Variant, _Code]] = {id(program): self._codes}  # of all programs that tail calls reach
         self._args = (ctypes.c_uint64 * (ARGS_BYTES // 8))()
+        self._args_address = ctypes.addressof(self._args)
+        self._prepared: _Prepared | None = None  # what Args and Meta hold for windows; None when they served something else
         self._meta = (ctypes.c_uint64 * (META_BYTES // 8))()
         self._scratch = ctypes.create_string_buffer(SCRATCH_BYTES)
         self._maps = (ctypes.c_uint64 * max(1, len(program.maps)))(*[m.address for m in program.maps])
@@ -228,12 +241,14 @@ class NativeLoaded:
 
     def _enter_native(self, code: _Code, function: Any) -> int:
         """Run a function of ``code``; what it returned. Raises what ended the run."""
-        self._set_all(fault=0, fault_kind=0, depth=0, budget=UNPROVED_LOOP_LIMIT)
+        if code.calls_back or code.is_checked:
+            self._set_all(fault=0, fault_kind=0, depth=0, budget=UNPROVED_LOOP_LIMIT)
         if self.regions is not None:
             self.regions.forget_frames()
         self._active = code
-        result = int(function(ctypes.addressof(self._args)))
-        self._raise_fault()
+        result = int(function(self._args_address))
+        if code.calls_back or code.is_checked:
+            self._raise_fault()
         return result
 
     def _raise_fault(self) -> None:
@@ -270,6 +285,7 @@ class NativeLoaded:
         Raises EngineFault.
         """
         code = self._code(self._variant("memory"))
+        self._prepared = None
         address, keep = address_of(memory)
         row = self.regions.add("the program's memory", address, len(memory)) if memory and self.regions is not None else None
         self._set_all(r1=address, r2=len(memory), skb_cap=0, skb_len=0, meta=ctypes.addressof(self._meta))
@@ -286,6 +302,7 @@ class NativeLoaded:
         """Run once; the full 64-bit R0. Raises EngineFault."""
         code = self._code(self._variant("one"))
         head = ctypes.create_string_buffer(skb.head, max(len(skb.head), 1))
+        self._prepared = None
         self._describe(skb)
         sock = self._describe_socket(skb)
         self._set("meta", ctypes.addressof(self._meta))
@@ -400,6 +417,7 @@ class NativeLoaded:
     def _run_rows(self, batch: PacketBatch, out: Verdicts, first: int) -> int:
         """Rows from ``first`` on until one that native code leaves to Python; its index."""
         code = self._code(self._variant("columns"))
+        self._prepared = None
         buffer, keep = address_of(batch.buffer)
         self._defaults()
         results = ((out.verdict, "verdict_col", 4), (out.kept, "kept_col", 4))
@@ -452,36 +470,41 @@ class NativeLoaded:
 
     def walk(self, window: Window, totals: Totals, *, stop_ns: int = NEVER_NS, max_packets: int = NO_LIMIT) -> int | None:
         """See WindowWalker."""
-        layout = window.layout
-        code = self._code(Variant.of_layout(layout, self._trace_clock, self._checked))
+        layout, args, start = window.layout, self._args, window.start
+        if self._prepared is None or layout != self._prepared.layout or self.device is not self._prepared.device:
+            self._prepared = self._prepare(layout)
         buffer, keep = address_of(window.buffer)
+        # rows of ARGS, one after the other: a step of a replay is short, and this is most of what it costs
+        args[0:5] = [buffer, start, window.end, stop_ns, max_packets]
+        args[_PREFETCH] = start if totals.bytes >= PREFETCH_FROM_BYTES * totals.packets else NO_LIMIT
+        self._call(self._prepared.code)
+        del keep
+        packets, size, accepted, trimmed, last_ns, next_ns, status = args[_PACKETS : _PACKETS + 7]
+        window.advance(args[1] - start, packets)
+        totals.packets += packets
+        totals.bytes += size
+        totals.accepted += accepted
+        totals.dropped += packets - accepted
+        totals.trimmed += trimmed
+        totals.last_ns = max(totals.last_ns, last_ns)
+        if status == STATUS_TICK:
+            return int(next_ns)
+        if self._trace_clock and packets:
+            env: Any = self.env
+            env.set_time(next_ns)
+        return None
+
+    def _prepare(self, layout: RecordLayout) -> _Prepared:
+        """What stays the same from window to window of one layout, into Args."""
+        code = self._code(Variant.of_layout(layout, self._trace_clock, self._checked))
         self._defaults()
         rows, keep_rows = self._layouts(layout)
         first = layout.interfaces[0]
-        average = totals.bytes / totals.packets if totals.packets else 1024
         self._set_all(
-            buf=buffer, pos=window.start, end=window.end, stop_ns=stop_ns, max_packets=max_packets,
-            snaplen=first.snaplen, max_caplen=layout.max_caplen,
-            ts_scale=first.ts_multiplier, layouts=rows, n_layouts=len(layout.interfaces),
-            first_interface=layout.first_interface,
-            prefetch=window.start if average >= PREFETCH_FROM_BYTES else NO_LIMIT,
+            snaplen=first.snaplen, max_caplen=layout.max_caplen, ts_scale=first.ts_multiplier, layouts=rows,
+            n_layouts=len(layout.interfaces), first_interface=layout.first_interface,
         )  # fmt: skip
-        self._call(code)
-        del keep, keep_rows
-        packets = self._get("packets")
-        window.advance(self._get("pos") - window.start, packets)
-        totals.packets += packets
-        totals.bytes += self._get("bytes")
-        totals.accepted += self._get("accepted")
-        totals.dropped += packets - self._get("accepted")
-        totals.trimmed += self._get("trimmed")
-        totals.last_ns = max(totals.last_ns, self._get("last_ns"))
-        if self._get("status") == STATUS_TICK:
-            return self._get("next_ns")
-        if self._trace_clock and packets:
-            env: Any = self.env
-            env.set_time(self._get("next_ns"))
-        return None
+        return _Prepared(layout, self.device, code, keep_rows)
 
     def _layouts(self, layout: RecordLayout) -> tuple[int, Any]:
         """The table of interfaces for the pcapng loop; see loop._fetch_block."""
