@@ -14,6 +14,7 @@ from netbpf.abi import arg_types as at
 from netbpf.abi.helpers import FUNC_IDS, HelperProto
 from netbpf.isa import opcodes as op
 from netbpf.verifier import state as st
+from netbpf.verifier.backtrack import Backtrack
 from netbpf.verifier.dynptr import (
     DYNPTR_SIZE,
     DYNPTR_TYPE_FLAG_MASK,
@@ -44,7 +45,7 @@ from netbpf.verifier.memory import (
     is_pointer_value,
     may_access_direct_pkt_data,
 )
-from netbpf.verifier.precision import Backtrack, mark_chain_precision, mark_chain_precision_batch
+from netbpf.verifier.precision import mark_chain_precision, mark_chain_precision_batch
 from netbpf.verifier.refs import current, owner
 from netbpf.verifier.regs import SRC_OP, check_reg_arg, cur_regs
 from netbpf.verifier.stack import BPF_READ, BPF_WRITE, is_null, is_spilled_scalar

@@ -16,15 +16,10 @@ from netbpf.verifier import state as st
 from netbpf.verifier.bounds import reg_bounds_sync
 from netbpf.verifier.cond import FLIPPED, REVERSED, is_scalar_branch_taken, regs_refine_cond_op
 from netbpf.verifier.env import BPF_LOG_LEVEL, Reject, VerifierEnv
+from netbpf.verifier.history import INSN_F_DST_REG_STACK, INSN_F_SRC_REG_STACK, LinkedReg, push_jmp_history
 from netbpf.verifier.log import print_insn_state, verbose
 from netbpf.verifier.path import push_stack
-from netbpf.verifier.precision import (
-    INSN_F_DST_REG_STACK,
-    INSN_F_SRC_REG_STACK,
-    LinkedReg,
-    mark_chain_precision,
-    push_jmp_history,
-)
+from netbpf.verifier.precision import mark_chain_precision
 from netbpf.verifier.regs import (
     SRC_OP,
     check_reg_arg,

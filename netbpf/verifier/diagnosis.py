@@ -14,8 +14,8 @@ from netbpf.isa import opcodes as op
 from netbpf.isa.disasm import format_insn
 from netbpf.isa.instruction import Instruction
 from netbpf.verifier.env import VerifierEnv
+from netbpf.verifier.history import get_prev_insn_idx
 from netbpf.verifier.log import format_reg_state
-from netbpf.verifier.precision import get_prev_insn_idx
 from netbpf.verifier.state import NOT_INIT, VerifierState
 
 MAX_BRANCHES: Final = 64  # the last ones before the refusal

@@ -17,9 +17,9 @@ from typing import Final
 from netbpf.ints import U64_MAX
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
+from netbpf.verifier.backtrack import fmt_stack_mask
 from netbpf.verifier.env import BPF_LOG_LEVEL2, VerifierEnv
 from netbpf.verifier.log import verbose, verbose_insn
-from netbpf.verifier.precision import fmt_stack_mask
 from netbpf.verifier.state import VerifierState
 from netbpf.verifier.structure import LD_IMM64, find_containing_subprog, is_helper_call, jmp_offset, subprog_end
 

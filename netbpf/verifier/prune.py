@@ -16,15 +16,11 @@ from typing import Final, NamedTuple
 
 from netbpf.verifier import state as st
 from netbpf.verifier.env import BPF_COMPLEXITY_LIMIT_STATES, BPF_LOG_LEVEL2, InsnAux, Reject, VerifierEnv
+from netbpf.verifier.history import push_jmp_history
 from netbpf.verifier.liveness import live_stack_mask
 from netbpf.verifier.log import print_verifier_state, verbose, verbose_linfo
 from netbpf.verifier.path import copy_verifier_state
-from netbpf.verifier.precision import (
-    mark_all_scalars_imprecise,
-    mark_all_scalars_precise,
-    propagate_precision,
-    push_jmp_history,
-)
+from netbpf.verifier.precision import mark_all_scalars_imprecise, mark_all_scalars_precise, propagate_precision
 from netbpf.verifier.regs import unknown_reg, unknown_reg_imprecise
 from netbpf.verifier.state import (
     NOT_INIT,

@@ -16,9 +16,10 @@ from netbpf.verifier import state as st
 from netbpf.verifier.alu import BPF_MAX_VAR_OFF, assign_scalar_id_before_mov
 from netbpf.verifier.dynptr import destroy_if_dynptr_stack_slot
 from netbpf.verifier.env import Reject, VerifierEnv
+from netbpf.verifier.history import insn_stack_access_flags, push_jmp_history
 from netbpf.verifier.liveness import bpf_mark_stack_read, bpf_mark_stack_write
 from netbpf.verifier.log import mark_stack_slot_scratched, verbose, verbose_linfo
-from netbpf.verifier.precision import insn_stack_access_flags, mark_chain_precision, push_jmp_history
+from netbpf.verifier.precision import mark_chain_precision
 from netbpf.verifier.refs import current, owner
 from netbpf.verifier.regs import cur_regs, known_reg, mark_reg_unknown, unknown_reg
 from netbpf.verifier.state import (
