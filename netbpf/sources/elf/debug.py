@@ -31,6 +31,7 @@ R_BPF_64_32: Final = 10
 DATA_BYTES: Final = {R_BPF_64_ABS64: 8, R_BPF_64_ABS32: 4, R_BPF_64_NODYLD32: 4, R_BPF_64_64: 8, R_BPF_64_32: 4}
 
 MAX_BTF_BYTES: Final = 16 << 20
+MAX_U32: Final = (1 << 32) - 1
 VAR_GLOBAL: Final = 1
 VAR_EXTERN: Final = 2
 KCONFIG: Final = ".kconfig"
@@ -82,10 +83,12 @@ def _datasec(elf: ElfFile, btf: Btf, types: list[BtfType], t: BtfType, kconfig: 
             if var < len(types) and types[var].kind == KIND_VAR:
                 types[var] = types[var]._replace(rows=((VAR_GLOBAL,),))
         end = max((offset + size for _, offset, size in rows), default=0)
+        if end > MAX_U32:
+            raise elf.damaged("section '.BTF'", 0, f"{end} bytes of {KCONFIG}")
         return t._replace(size_or_type=end, rows=tuple(sorted(rows, key=_place)))
     section = elf.section(name)
     size = t.size_or_type or (section.size if section is not None else 0)
-    return t._replace(size_or_type=size & 0xFFFF_FFFF, rows=tuple(sorted(t.rows, key=_place)))
+    return t._replace(size_or_type=size & MAX_U32, rows=tuple(sorted(t.rows, key=_place)))
 
 
 def _place(row: tuple[int, ...]) -> int:

@@ -82,9 +82,8 @@ class _Object:
 
     def read(self, program: str | None) -> ProgramSpec:
         main = self._choose(program)
-        specs = {f.name: self._spec(f) for f in (main, *self._slot_functions()) if f.name}
-        spec = specs[main.name]
-        return replace(spec, others=tuple(s for name, s in specs.items() if name in self._slot_names))
+        spec = self._spec(main)
+        return replace(spec, others=tuple(spec if f == main else self._spec(f) for f in self._slot_functions()))
 
     # --- maps ---------------------------------------------------------------------------------------------------------
     def _read_maps(self) -> None:
