@@ -337,7 +337,7 @@ def try_match_pkt_pointers(
 
 def _check_may_goto(env: VerifierEnv, insn: Instruction) -> None:
     """Walk the jump now, the fall-through later; there a loop's imprecise scalars are widened."""
-    from netbpf.verifier.prune import find_prev_entry, widen_imprecise_scalars
+    from netbpf.verifier.loops import find_prev_entry, widen_imprecise_scalars
 
     if insn.code != op.BPF_JMP | op.BPF_JCOND or insn.src or insn.dst or insn.imm:
         verbose(env, f"invalid may_goto imm {insn.imm}\n")

@@ -16,6 +16,7 @@ from netbpf.isa.instruction import Instruction
 from netbpf.verifier.alu import check_alu_op
 from netbpf.verifier.branch import check_cond_jmp_op
 from netbpf.verifier.calls import check_helper_call, check_inlined_callbacks, check_tail_call_maps
+from netbpf.verifier.cfg import check_cfg
 from netbpf.verifier.debuginfo import check_btf_info, check_btf_info_early
 from netbpf.verifier.diagnosis import diagnose
 from netbpf.verifier.env import (
@@ -29,17 +30,17 @@ from netbpf.verifier.env import (
     VerifierResult,
 )
 from netbpf.verifier.facts import note_access, note_call, verified_program
+from netbpf.verifier.flow import compute_postorder, compute_scc
 from netbpf.verifier.frames import check_func_call, prepare_func_exit
 from netbpf.verifier.global_args import check_main_args, set_global_args
+from netbpf.verifier.immediates import resolve_pseudo_ldimm64
+from netbpf.verifier.live_regs import compute_live_registers
 from netbpf.verifier.liveness import (
     bpf_commit_stack_write_marks,
     bpf_reset_live_stack_callchain,
     bpf_reset_stack_write_marks,
     bpf_stack_liveness_init,
     bpf_update_live_stack,
-    compute_live_registers,
-    compute_postorder,
-    compute_scc,
 )
 from netbpf.verifier.log import (
     mark_reg_scratched,
@@ -55,15 +56,9 @@ from netbpf.verifier.path import BPF_MAIN_FUNC, init_func_state, pop_stack
 from netbpf.verifier.prune import is_state_visited, update_branch_counts
 from netbpf.verifier.refs import check_resource_leak
 from netbpf.verifier.regs import SRC_OP, check_reg_arg, cur_regs, mark_reg_known_zero
+from netbpf.verifier.stack_depth import check_max_stack_depth
 from netbpf.verifier.state import PTR_TO_CTX, RegState, VerifierState
-from netbpf.verifier.structure import (
-    add_subprog_and_kfunc,
-    check_cfg,
-    check_kfunc_calls,
-    check_max_stack_depth,
-    check_subprogs,
-    resolve_pseudo_ldimm64,
-)
+from netbpf.verifier.structure import add_subprog_and_kfunc, check_kfunc_calls, check_subprogs
 
 FUNC_spin_unlock: Final = 94
 PROCESS_BPF_EXIT: Final = True  # a handler's answer: this path ends here

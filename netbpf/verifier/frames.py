@@ -19,10 +19,10 @@ from netbpf.verifier.env import BPF_LOG_LEVEL, Reject, VerifierEnv
 from netbpf.verifier.global_args import btf_check_subprog_call
 from netbpf.verifier.liveness import bpf_update_live_stack
 from netbpf.verifier.log import print_verifier_state, verbose
+from netbpf.verifier.loops import find_prev_entry, widen_imprecise_scalars
 from netbpf.verifier.map_funcs import FOR_EACH_MAPS
 from netbpf.verifier.path import init_func_state, push_async_cb, push_stack
 from netbpf.verifier.precision import mark_chain_precision
-from netbpf.verifier.prune import find_prev_entry, widen_imprecise_scalars
 from netbpf.verifier.refs import current
 from netbpf.verifier.regs import known_reg, unknown_reg, unknown_reg_imprecise
 from netbpf.verifier.state import MAX_CALL_FRAMES, REG_NOT_INIT, FuncState, RegState, VerifierState, cur_func
