@@ -29,6 +29,8 @@ Captures without Ethernet header are seen as if they came in from the device the
   broadcast address, the group of the IP destination for MULTICAST, zeros for others). Of any other device: no MAC header, as
   a TUN device.
 - NULL, LOOP: the loopback device, its Ethernet header with addresses of zeros.
+- Any other link type: the captured bytes from the link header on, as SOCK_RAW sees them; protocol 0, and no network header
+  of its own (SKF_NET_OFF is SKF_LL_OFF).
 """
 
 from __future__ import annotations
@@ -108,7 +110,7 @@ DEFAULT_DEVICE: Final = Device()
 def receive(record: Record, device: Device = DEFAULT_DEVICE, view: str = "packet_raw") -> SkBuff | None:
     """The sk_buff of a record as ``view`` sees it; None where the kernel drops the frame before any socket.
 
-    UsageError: a link type with no rule here (the view ``file`` takes any), or an unknown view.
+    UsageError: an unknown view, or the network header of a link type that has no rule here.
     """
     if view == "file":
         return _as_in_file(record, device)
@@ -116,10 +118,12 @@ def receive(record: Record, device: Device = DEFAULT_DEVICE, view: str = "packet
         raise UsageError(f"a view is one of {', '.join(VIEWS)}, not {view!r}")
     rule = LINK_RULES.get(record.linktype)
     if rule is None:
-        raise UsageError(
-            f"no socket sees link type {record.linktype} ({linktype_name(record.linktype)}) here: use the view 'file', "
-            f"or convert the capture to one of {', '.join(sorted({linktype_name(n) for n in LINK_RULES}))}"
-        )
+        if view == "packet_dgram":
+            raise UsageError(
+                f"where the link header of link type {record.linktype} ({linktype_name(record.linktype)}) ends is not known here: "
+                "use the view 'packet_raw', which starts at it"
+            )
+        rule = _as_captured
     skb = rule(record, device)
     if skb is not None and view == "packet_dgram":
         skb.len -= skb.network_header
@@ -128,7 +132,7 @@ def receive(record: Record, device: Device = DEFAULT_DEVICE, view: str = "packet
 
 
 def is_receivable(linktype: int) -> bool:
-    """Whether ``receive`` has a rule for a link type in the socket views."""
+    """Whether ``receive`` knows a link type's headers, as the view ``packet_dgram`` needs."""
     return linktype in LINK_RULES
 
 
@@ -354,6 +358,11 @@ LINK_RULES: Final[dict[int, LinkRule]] = {
     LINKTYPE_NULL: _null,
     LINKTYPE_LOOP: _null,
 }
+
+
+def _as_captured(record: Record, device: Device) -> SkBuff:
+    """Any other link type: SOCK_RAW sees the link header as it lies there; protocol and network header are not known."""
+    return _headerless(record, device, record.data, max(record.wirelen, len(record.data)), 0, _direction_pkt_type(record))
 
 
 # -- the view of a savefile --------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ RECORDS = st.builds(
 @settings(max_examples=300)
 @given(RECORDS, st.sampled_from(VIEWS))
 def test_any_packet_is_received_or_not(record: Record, view: str) -> None:
-    if view != "file" and not is_receivable(record.linktype):
+    if view == "packet_dgram" and not is_receivable(record.linktype):
         return
     skb = receive(record, view=view)
     if skb is None:

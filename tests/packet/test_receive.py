@@ -215,9 +215,11 @@ def test_bsd_loopback_of_another_family() -> None:
 
 
 def test_link_types_without_a_rule() -> None:
-    with pytest.raises(UsageError, match=r"127 \(IEEE802_11_RADIO\).*view 'file'.*EN10MB"):
-        skb_of(BODY, 127)
+    skb = skb_of(BODY, 127)
+    assert (skb.head, skb.protocol, skb.network_header, skb.data_off) == (BODY, 0, 0, 0)
     assert skb_of(BODY, 127, view="file").head == BODY
+    with pytest.raises(UsageError, match=r"127 \(IEEE802_11_RADIO\).*view 'packet_raw'"):
+        skb_of(BODY, 127, view="packet_dgram")
     with pytest.raises(UsageError, match="packet_raw, packet_dgram, file, not 'udp'"):
         skb_of(BODY, view="udp")
 
