@@ -157,7 +157,7 @@ def _map_info(obj: object) -> MapInfo | None:
         map=live,
         frozen=live.frozen,
         contents=contents,
-        inner=MapInfo(spec.inner) if spec.inner else None,
+        inner=MapInfo(replace(spec.inner, name="")) if spec.inner else None,  # a template has no name in the log
         btf_record=_special_fields(obj),
     )
 
