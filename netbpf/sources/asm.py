@@ -25,8 +25,9 @@ __all__ = ["format_program", "parse"]
 
 _NUMBERED = re.compile(r"\s*(\d{1,9}):(?=\s|\Z)\s*")
 _OPCODE = re.compile(r"\s*\(([0-9a-f]{2})\)\s+")
-_OBJDUMP_BYTES = re.compile(r"((?:[0-9a-f]{2} ){7}[0-9a-f]{2}(?: (?:[0-9a-f]{2} ){7}[0-9a-f]{2})?)\s")
-_OBJDUMP_LABEL = re.compile(r"\s*[0-9a-f]{8,16} <([^>]+)>:\s*\Z")
+_OBJDUMP_BYTES = re.compile(r"\s*((?:[0-9a-f]{2} ){7}[0-9a-f]{2}(?: (?:[0-9a-f]{2} ){7}[0-9a-f]{2})?)\s")
+_OBJDUMP_LABEL = re.compile(r"\s*(?:[0-9a-f]{8,16} )?<([^>]+)>:\s*\Z")
+_OBJDUMP_RELOCATION = re.compile(r"\s*([0-9a-f]{8,16}):\s+(R_BPF_\w+)\s+(\S+)")
 _HEADING = re.compile(r".*:\s+file format elf\S*\s*\Z|Disassembly of section .*|[A-Za-z_].*\(.*\):\s*\Z")
 _LABEL = re.compile(r"\s*(?:\d+:\s+)?([A-Za-z_.$][A-Za-z0-9_.$]*):")
 _PROGRAM = re.compile(r"\s*\.program(?:\s|\Z)")
@@ -116,6 +117,10 @@ class _Assembler:
             return
         if found := _OBJDUMP_LABEL.match(line.blanked):
             self._label(Token(IDENT, found[1], found.start(1) + 1), Cursor(line, self.path, len(line.blanked)))
+        elif found := _OBJDUMP_RELOCATION.match(line.blanked):
+            place = Token(IDENT, found[3], found.start(3) + 1)
+            what = f"the instruction above needs '{found[3]}' ({found[2]}), which a listing does not hold: read the object itself"
+            Cursor(line, self.path, len(line.blanked)).fail(place, what)
         elif not _HEADING.match(line.blanked):
             self._statement(line)
 

@@ -417,7 +417,20 @@ def program_head(cursor: Cursor) -> tuple[str, bool]:
 
 
 def _section(decls: Declarations, cursor: Cursor) -> None:
-    cursor.fail(cursor.peek(-1), "one text is one program: sections and data need an object file (.o)")
+    """A compiler's section of code, ``.section socket,"ax",@progbits``, holds the program; others hold data."""
+    words = [cursor.next().text for _ in range(3)]
+    if words[1] == "," and "x" in words[2].strip('"'):
+        _ignored(decls, cursor)
+    else:
+        _data(decls, cursor)
+
+
+def _data(decls: Declarations, cursor: Cursor) -> None:
+    cursor.fail(cursor.tokens[0], "one text is one program: data and its sections need an object file (.o)")
+
+
+_IGNORED: Final = (".text", ".globl", ".global", ".p2align", ".align", ".size", ".file", ".ident", ".addrsig", ".loc")
+_CFI: Final = (".cfi_startproc", ".cfi_endproc", ".cfi_sections", ".cfi_def_cfa", ".cfi_offset")
 
 
 _DIRECTIVES: Final[dict[str, Callable[[Declarations, Cursor], None]]] = {
@@ -436,6 +449,7 @@ _DIRECTIVES: Final[dict[str, Callable[[Declarations, Cursor], None]]] = {
     ".line_info": _line_info,
     ".source_line": _source_line,
     ".classic": _classic,
-    **dict.fromkeys((".text", ".globl", ".global", ".p2align", ".align", ".size", ".file", ".ident", ".addrsig"), _ignored),
-    **dict.fromkeys((".section", ".data", ".bss", ".byte", ".long", ".quad", ".asciz", ".ascii", ".zero"), _section),
+    ".section": _section,
+    **dict.fromkeys((*_IGNORED, *_CFI), _ignored),
+    **dict.fromkeys((".data", ".bss", ".byte", ".short", ".long", ".quad", ".asciz", ".ascii", ".zero", ".comm"), _data),
 }

@@ -288,8 +288,11 @@ class InsnReader:
         return self._constant(dst)
 
     def _move(self, dst: Operand, off: int) -> Instruction:
-        cls = op.BPF_ALU64 if dst.letter == "r" else op.BPF_ALU
-        return Instruction(cls | op.BPF_MOV | op.BPF_X, dst.number, self._like(dst), off, 0)
+        """``r1 = r2``, ``w1 = (s8)w2``; LLVM also writes ``r1 = w2`` (w1 = w2, zero-extended) and ``r1 = (s32)w2``."""
+        mixed = dst.letter == "r" and self.cursor.token.text.startswith("w")
+        src = self.register().number if mixed else self._like(dst)
+        cls = op.BPF_ALU if dst.letter == "w" or (mixed and not off) else op.BPF_ALU64
+        return Instruction(cls | op.BPF_MOV | op.BPF_X, dst.number, src, off, 0)
 
     def _load(self, dst: Operand) -> Instruction:
         c = self.cursor

@@ -31,6 +31,8 @@ SENTENCES = [
     ("w1 = w2", BPF_MOV32_REG(1, 2)),
     ("r1 = (s16)r2", BPF_MOVSX64_REG(1, 2, 16)),
     ("w1 = (s8)w2", BPF_MOVSX32_REG(1, 2, 8)),
+    ("r1 = w2", BPF_MOV32_REG(1, 2)),
+    ("r1 = (s32)w2", BPF_MOVSX64_REG(1, 2, 32)),
     ("r1 = -r1", BPF_NEG64(1)),
     ("w1 = -w1", BPF_NEG32(1)),
     ("fp = fp", BPF_MOV64_REG(10, 10)),
@@ -397,11 +399,12 @@ Disassembly of section socket:
 
 def test_llvm_assembler_output() -> None:
     text = """
-\t.text
+\t.section\tsocket,"ax",@progbits
 \t.globl\tmain                            # -- Begin function main
 \t.p2align\t3
 \t.type\tmain,@function
 main:                                   # @main
+\t.cfi_startproc
 # %bb.0:
 \tw0 = 0
 \tr1 = *(u32 *)(r1 + 0)
@@ -427,7 +430,7 @@ ERRORS = [
     ("eixt", 1, "'eixt' begins no instruction; did you mean 'exit'?"),
     ("r0 =", 5, "expected a register, load, map or number, the line ends here"),
     ("r0 == 1", 4, "expected an operator after 'r0': "),
-    ("r0 = w1", 6, "'w1' is not as wide as 'r0'"),
+    ("w0 = r1", 6, "'r1' is not as wide as 'w0'"),
     ("w0 += r1", 7, "'r1' is not as wide as 'w0'"),
     ("r0 = r1x", 6, "'r1x' is no register, load, map or number and no constant"),
     ("r1 &= 0xffffffff", 7, "4294967295 does not fit the signed 32-bit imm of a 64-bit operation"),
@@ -478,7 +481,9 @@ ERRORS = [
     ('.map m hash key=4 value=1 {\nip"10.0.0": 2\n}', 1, "ip: '10.0.0' does not appear to be"),
     (".licence GPL", 1, "unknown directive '.licence'; did you mean '.license'?"),
     (".type socket_filer", 7, "'socket_filer' is no program type; did you mean 'socket_filter'?"),
-    (".section maps", 1, "one text is one program: sections and data need an object file"),
+    (".section maps", 1, "one text is one program: data and its sections need an object file"),
+    ('.section license,"aw",@progbits', 1, "data and its sections need an object file"),
+    (".long 5", 1, "data and its sections need an object file"),
     (".insn 0x100", 7, "code 256 is not within 0 to 255"),
     (".const r1 = 5", 8, "'r1' is a register and can't be a constant"),
     ("A = 1\nA = 2", 1, "'A' is 1 already"),
