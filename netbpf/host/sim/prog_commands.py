@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any, Final
 
 from netbpf.abi.caps import NET_ADMIN_PROG_TYPES, PERFMON_PROG_TYPES
