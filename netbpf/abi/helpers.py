@@ -2,12 +2,13 @@
 prototype and the capability it takes.
 
 Tables only: what an argument kind demands is checked in ``verifier.calls``, what a helper does is an engine's business.
-A row with ``cap`` None is a helper that no socket filter gets: it is known by name so that the refusal can name it.
+A row with ``cap`` None is a helper that no socket filter gets: it has a prototype where cgroup_skb, sched_cls or xdp get it,
+and is else known by name only, so that the refusal can name it. ``helper_cap`` answers for every program type.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from netbpf.abi.arg_types import (
@@ -50,11 +51,16 @@ from netbpf.abi.arg_types import (
     RET_PTR_TO_BTF_ID_OR_NULL,
     RET_PTR_TO_BTF_ID_TRUSTED,
     RET_PTR_TO_DYNPTR_MEM_OR_NULL,
+    RET_PTR_TO_MAP_VALUE,
     RET_PTR_TO_MAP_VALUE_OR_NULL,
     RET_PTR_TO_MEM_OR_BTF_ID,
     RET_PTR_TO_RINGBUF_MEM_OR_NULL,
+    RET_PTR_TO_SOCK_COMMON_OR_NULL,
+    RET_PTR_TO_SOCKET_OR_NULL,
+    RET_PTR_TO_TCP_SOCK_OR_NULL,
     RET_VOID,
 )
+from netbpf.abi.prog_types import ProgType
 
 CAP_NONE: Final = ""
 CAP_BPF: Final = "CAP_BPF"
@@ -80,6 +86,7 @@ class HelperProto:
     pkt_access: bool = False
     might_sleep: bool = False
     allow_fastcall: bool = False
+    changes_pkt_data: bool = False
     fixed_size: int = 0
     ret_btf: str = ""
     arg_btf: str = ""
@@ -185,9 +192,16 @@ MAX_FUNC_ID: Final = len(_NAMES)
 
 
 def _row(
-    cap: str, name: str, ret_type: int, *args: int, fixed_size: int = 0, flags: str = "", ret_btf: str = "", arg_btf: str = ""
+    cap: str | None,
+    name: str,
+    ret_type: int,
+    *args: int,
+    fixed_size: int = 0,
+    flags: str = "",
+    ret_btf: str = "",
+    arg_btf: str = "",
 ) -> HelperProto:
-    """A prototype; ``flags`` are words: gpl, pkt, sleep, fastcall."""
+    """A prototype; ``flags`` are words: gpl, pkt, sleep, fastcall, changes."""
     words = set(flags.split())
     number = FUNC_IDS[name]
     return HelperProto(
@@ -201,6 +215,7 @@ def _row(
         pkt_access="pkt" in words,
         might_sleep="sleep" in words,
         allow_fastcall="fastcall" in words,
+        changes_pkt_data="changes" in words,
         fixed_size=fixed_size,
         ret_btf=ret_btf,
         arg_btf=arg_btf,
@@ -211,6 +226,9 @@ _MEM_R: Final = ARG_PTR_TO_MEM | MEM_RDONLY
 _MEM_R_OR_NULL: Final = ARG_PTR_TO_MEM_OR_NULL | MEM_RDONLY
 _MEM_W: Final = ARG_PTR_TO_UNINIT_MEM
 _LONG_W: Final = ARG_PTR_TO_FIXED_SIZE_MEM | MEM_UNINIT | MEM_WRITE | MEM_ALIGNED
+_INT_RW: Final = ARG_PTR_TO_FIXED_SIZE_MEM | MEM_WRITE | MEM_ALIGNED
+_FIXED_R: Final = ARG_PTR_TO_FIXED_SIZE_MEM
+_SK_LOOKUP: Final = (ARG_PTR_TO_CTX, _MEM_R, ARG_CONST_SIZE, ARG_ANYTHING, ARG_ANYTHING)
 _DYNPTR_W: Final = ARG_PTR_TO_DYNPTR | MEM_UNINIT | MEM_WRITE
 
 _PROTOS: Final = (
@@ -436,6 +454,84 @@ _PROTOS: Final = (
         ARG_ANYTHING,
         arg_btf="task_struct",
     ),
+    # Of other program types: the packet, its metadata and checksums.
+    _row(
+        None, "skb_store_bytes", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, _MEM_R, ARG_CONST_SIZE, ARG_ANYTHING, flags="changes"
+    ),
+    _row(None, "l3_csum_replace", RET_INTEGER, ARG_PTR_TO_CTX, *[ARG_ANYTHING] * 4, flags="changes"),
+    _row(None, "l4_csum_replace", RET_INTEGER, ARG_PTR_TO_CTX, *[ARG_ANYTHING] * 4, flags="changes"),
+    _row(None, "clone_redirect", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_ANYTHING, flags="changes"),
+    _row(None, "skb_vlan_push", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_ANYTHING, flags="changes"),
+    _row(None, "skb_vlan_pop", RET_INTEGER, ARG_PTR_TO_CTX, flags="changes"),
+    _row(None, "skb_change_proto", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_ANYTHING, flags="changes"),
+    _row(None, "skb_change_type", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING),
+    _row(None, "skb_change_tail", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_ANYTHING, flags="changes"),
+    _row(None, "skb_change_head", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_ANYTHING, flags="changes"),
+    _row(None, "skb_pull_data", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, flags="changes"),
+    _row(None, "skb_adjust_room", RET_INTEGER, ARG_PTR_TO_CTX, *[ARG_ANYTHING] * 3, flags="changes"),
+    _row(None, "csum_update", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING),
+    _row(None, "csum_level", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING),
+    _row(None, "csum_diff", RET_INTEGER, *[_MEM_R_OR_NULL, ARG_CONST_SIZE_OR_ZERO] * 2, ARG_ANYTHING, flags="pkt"),
+    _row(None, "get_hash_recalc", RET_INTEGER, ARG_PTR_TO_CTX),
+    _row(None, "set_hash_invalid", RET_INTEGER, ARG_PTR_TO_CTX),
+    _row(None, "set_hash", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING),
+    _row(None, "skb_ecn_set_ce", RET_INTEGER, ARG_PTR_TO_CTX),
+    _row(None, "skb_set_tstamp", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_ANYTHING),
+    _row(None, "skb_get_tunnel_key", RET_INTEGER, ARG_PTR_TO_CTX, _MEM_W, ARG_CONST_SIZE, ARG_ANYTHING),
+    _row(None, "skb_set_tunnel_key", RET_INTEGER, ARG_PTR_TO_CTX, _MEM_R, ARG_CONST_SIZE, ARG_ANYTHING),
+    _row(None, "skb_get_tunnel_opt", RET_INTEGER, ARG_PTR_TO_CTX, _MEM_W, ARG_CONST_SIZE),
+    _row(None, "skb_set_tunnel_opt", RET_INTEGER, ARG_PTR_TO_CTX, _MEM_R, ARG_CONST_SIZE),
+    _row(None, "skb_get_xfrm_state", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, _MEM_W, ARG_CONST_SIZE, ARG_ANYTHING),
+    _row(None, "xdp_adjust_head", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, flags="changes"),
+    _row(None, "xdp_adjust_meta", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, flags="changes"),
+    _row(None, "xdp_adjust_tail", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, flags="changes"),
+    _row(None, "xdp_get_buff_len", RET_INTEGER, ARG_PTR_TO_CTX),
+    _row(None, "xdp_load_bytes", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, _MEM_W, ARG_CONST_SIZE),
+    _row(None, "xdp_store_bytes", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, _MEM_R, ARG_CONST_SIZE),
+    # Of other program types: routes, devices and cgroups.
+    _row(None, "redirect", RET_INTEGER, ARG_ANYTHING, ARG_ANYTHING),
+    _row(None, "redirect_map", RET_INTEGER, ARG_CONST_MAP_PTR, ARG_ANYTHING, ARG_ANYTHING),
+    _row(None, "redirect_neigh", RET_INTEGER, ARG_ANYTHING, _MEM_R_OR_NULL, ARG_CONST_SIZE_OR_ZERO, ARG_ANYTHING),
+    _row(None, "redirect_peer", RET_INTEGER, ARG_ANYTHING, ARG_ANYTHING),
+    _row(None, "get_route_realm", RET_INTEGER, ARG_PTR_TO_CTX),
+    _row(None, "fib_lookup", RET_INTEGER, ARG_PTR_TO_CTX, ARG_PTR_TO_MEM | MEM_WRITE, ARG_CONST_SIZE, ARG_ANYTHING, flags="gpl"),
+    _row(None, "check_mtu", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING, _INT_RW, ARG_ANYTHING, ARG_ANYTHING, fixed_size=4),
+    _row(None, "skb_under_cgroup", RET_INTEGER, ARG_PTR_TO_CTX, ARG_CONST_MAP_PTR, ARG_ANYTHING),
+    _row(None, "skb_cgroup_classid", RET_INTEGER, ARG_PTR_TO_CTX),
+    _row(None, "skb_cgroup_id", RET_INTEGER, ARG_PTR_TO_CTX),
+    _row(None, "skb_ancestor_cgroup_id", RET_INTEGER, ARG_PTR_TO_CTX, ARG_ANYTHING),
+    _row(None, "get_local_storage", RET_PTR_TO_MAP_VALUE, ARG_CONST_MAP_PTR, ARG_ANYTHING),
+    # Of other program types: sockets.
+    _row(None, "sk_lookup_tcp", RET_PTR_TO_SOCKET_OR_NULL, *_SK_LOOKUP, flags="pkt"),
+    _row(None, "sk_lookup_udp", RET_PTR_TO_SOCKET_OR_NULL, *_SK_LOOKUP, flags="pkt"),
+    _row(None, "skc_lookup_tcp", RET_PTR_TO_SOCK_COMMON_OR_NULL, *_SK_LOOKUP, flags="pkt"),
+    _row(None, "sk_release", RET_INTEGER, ARG_PTR_TO_BTF_ID_SOCK_COMMON | OBJ_RELEASE),
+    _row(None, "sk_fullsock", RET_PTR_TO_SOCKET_OR_NULL, ARG_PTR_TO_SOCK_COMMON),
+    _row(None, "tcp_sock", RET_PTR_TO_TCP_SOCK_OR_NULL, ARG_PTR_TO_SOCK_COMMON),
+    _row(None, "get_listener_sock", RET_PTR_TO_SOCKET_OR_NULL, ARG_PTR_TO_SOCK_COMMON),
+    _row(None, "tcp_check_syncookie", RET_INTEGER, ARG_PTR_TO_BTF_ID_SOCK_COMMON, *[_MEM_R, ARG_CONST_SIZE] * 2, flags="pkt"),
+    _row(None, "tcp_gen_syncookie", RET_INTEGER, ARG_PTR_TO_BTF_ID_SOCK_COMMON, *[_MEM_R, ARG_CONST_SIZE] * 2, flags="pkt"),
+    _row(
+        None, "tcp_raw_gen_syncookie_ipv4", RET_INTEGER, _FIXED_R, _MEM_R, ARG_CONST_SIZE_OR_ZERO, fixed_size=20, flags="gpl pkt"
+    ),
+    _row(
+        None, "tcp_raw_gen_syncookie_ipv6", RET_INTEGER, _FIXED_R, _MEM_R, ARG_CONST_SIZE_OR_ZERO, fixed_size=40, flags="gpl pkt"
+    ),
+    _row(None, "tcp_raw_check_syncookie_ipv4", RET_INTEGER, _FIXED_R, _FIXED_R, fixed_size=20, flags="gpl pkt"),
+    _row(None, "tcp_raw_check_syncookie_ipv6", RET_INTEGER, _FIXED_R, _FIXED_R, fixed_size=40, flags="gpl pkt"),
+    _row(
+        None,
+        "sk_storage_get",
+        RET_PTR_TO_MAP_VALUE_OR_NULL,
+        ARG_CONST_MAP_PTR,
+        ARG_PTR_TO_BTF_ID_SOCK_COMMON,
+        ARG_PTR_TO_MAP_VALUE_OR_NULL,
+        ARG_ANYTHING,
+    ),
+    _row(None, "sk_storage_delete", RET_INTEGER, ARG_CONST_MAP_PTR, ARG_PTR_TO_BTF_ID_SOCK_COMMON),
+    _row(None, "sk_assign", RET_INTEGER, ARG_PTR_TO_CTX, ARG_PTR_TO_BTF_ID_SOCK_COMMON, ARG_ANYTHING),
+    _row(None, "sk_cgroup_id", RET_INTEGER, ARG_PTR_TO_BTF_ID_SOCK_COMMON),
+    _row(None, "sk_ancestor_cgroup_id", RET_INTEGER, ARG_PTR_TO_BTF_ID_SOCK_COMMON, ARG_ANYTHING),
 )
 
 _PROTO_OF: Final = {p.id: p for p in _PROTOS}
@@ -444,3 +540,61 @@ HELPERS: Final[dict[int, HelperProto]] = {
     number: _PROTO_OF.get(number) or HelperProto(number, name, since) for number, (name, since) in enumerate(_NAMES)
 }
 """Every helper by number, 0 (unspec) to 211."""
+
+_TC_HELPERS: Final = (
+    "skb_store_bytes l3_csum_replace l4_csum_replace clone_redirect skb_vlan_push skb_vlan_pop skb_get_tunnel_key "
+    "skb_set_tunnel_key redirect get_route_realm csum_diff skb_get_tunnel_opt skb_set_tunnel_opt skb_change_proto "
+    "skb_change_type skb_under_cgroup get_hash_recalc skb_change_tail skb_pull_data csum_update set_hash_invalid "
+    "skb_change_head set_hash skb_adjust_room skb_get_xfrm_state fib_lookup skb_cgroup_id skb_ancestor_cgroup_id "
+    "sk_lookup_tcp sk_lookup_udp sk_release sk_fullsock tcp_sock skb_ecn_set_ce get_listener_sock skc_lookup_tcp "
+    "tcp_check_syncookie sk_storage_get sk_storage_delete tcp_gen_syncookie sk_assign csum_level skb_cgroup_classid "
+    "redirect_neigh redirect_peer check_mtu skb_set_tstamp tcp_raw_gen_syncookie_ipv4 tcp_raw_gen_syncookie_ipv6 "
+    "tcp_raw_check_syncookie_ipv4 tcp_raw_check_syncookie_ipv6"
+)
+_XDP_HELPERS: Final = (
+    "redirect csum_diff xdp_adjust_head redirect_map xdp_adjust_meta xdp_adjust_tail fib_lookup sk_lookup_tcp sk_lookup_udp "
+    "sk_release skc_lookup_tcp tcp_check_syncookie tcp_gen_syncookie check_mtu xdp_get_buff_len xdp_load_bytes "
+    "xdp_store_bytes tcp_raw_gen_syncookie_ipv4 tcp_raw_gen_syncookie_ipv6 tcp_raw_check_syncookie_ipv4 "
+    "tcp_raw_check_syncookie_ipv6"
+)
+_CGROUP_SKB_HELPERS: Final = (
+    "skb_cgroup_id get_local_storage skb_ancestor_cgroup_id sk_lookup_tcp sk_lookup_udp sk_release sk_fullsock tcp_sock "
+    "skb_ecn_set_ce get_listener_sock skc_lookup_tcp sk_storage_get sk_storage_delete sk_cgroup_id sk_ancestor_cgroup_id"
+)
+
+
+def _ids(names: str) -> frozenset[int]:
+    return frozenset(FUNC_IDS[name] for name in names.split())
+
+
+_MORE: Final[dict[int, frozenset[int]]] = {
+    ProgType.SCHED_CLS: _ids(_TC_HELPERS),
+    ProgType.SCHED_ACT: _ids(_TC_HELPERS),
+    ProgType.XDP: _ids(_XDP_HELPERS),
+    ProgType.CGROUP_SKB: _ids(_CGROUP_SKB_HELPERS),
+}
+_FEWER: Final[dict[int, frozenset[int]]] = {
+    ProgType.XDP: _ids("skb_load_bytes skb_load_bytes_relative get_socket_cookie get_socket_uid get_netns_cookie"),
+}
+
+
+_CLASSID: Final = HELPERS[FUNC_IDS["get_cgroup_classid"]]
+_OWN: Final[dict[tuple[int, int], HelperProto]] = {
+    (prog_type, _CLASSID.id): replace(_CLASSID, cap=None, args=(ARG_PTR_TO_CTX,))  # the packet's, not the running task's
+    for prog_type in (ProgType.SCHED_CLS, ProgType.SCHED_ACT)
+}
+
+
+def helper_proto(prog_type: int, func_id: int) -> HelperProto:
+    """The helper's prototype as that program type gets it."""
+    return _OWN.get((prog_type, func_id)) or HELPERS[func_id]
+
+
+def helper_cap(prog_type: int, func_id: int) -> str | None:
+    """The capability (or "") with which a program of that type gets the helper; None where it never does."""
+    if func_id in _MORE.get(prog_type, ()):
+        return CAP_NONE
+    if func_id in _FEWER.get(prog_type, ()):
+        return None
+    proto = HELPERS.get(func_id)
+    return proto.cap if proto is not None else None

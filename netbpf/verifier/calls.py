@@ -11,7 +11,7 @@ from typing import Final
 
 from netbpf.abi import arg_types as at
 from netbpf.abi.classic_helpers import CLASSIC_HELPERS
-from netbpf.abi.helpers import FUNC_IDS, HELPERS, MAX_FUNC_ID, HelperProto
+from netbpf.abi.helpers import CAP_BPF, CAP_PERFMON, FUNC_IDS, MAX_FUNC_ID, HelperProto, helper_cap, helper_proto
 from netbpf.abi.maps import MapType
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
@@ -35,7 +35,7 @@ from netbpf.verifier.log import reg_type_str, verbose
 from netbpf.verifier.map_funcs import ELIDE_NULL_MAPS, check_map_func_compatibility, func_text
 from netbpf.verifier.memory import BPF_F_RDONLY_PROG, CallMeta, check_mem_access, direct_value
 from netbpf.verifier.precision import mark_chain_precision
-from netbpf.verifier.refs import acquire_reference, check_resource_leak, current, release_reference
+from netbpf.verifier.refs import acquire_reference, check_resource_leak, clear_all_pkt_pointers, current, release_reference
 from netbpf.verifier.regs import cur_regs, known_reg, reg_bounds_sanity_check, unknown_reg
 from netbpf.verifier.stack import BPF_WRITE, is_null
 from netbpf.verifier.state import REG_NOT_INIT, RegState, cur_func
@@ -75,6 +75,20 @@ _RECORDS_MAP: Final = frozenset(
 )
 _CHANGES_MAP: Final = frozenset(_FUNC[name] for name in ("map_delete_elem", "map_update_elem", "map_push_elem", "map_pop_elem"))
 _ACQUIRES: Final = frozenset(_FUNC[name] for name in ("sk_lookup_tcp", "sk_lookup_udp", "skc_lookup_tcp", "ringbuf_reserve"))
+_CASTS: Final = frozenset(
+    _FUNC[name]
+    for name in (
+        "sk_fullsock",
+        "tcp_sock",
+        "skc_to_tcp6_sock",
+        "skc_to_tcp_sock",
+        "skc_to_tcp_timewait_sock",
+        "skc_to_tcp_request_sock",
+        "skc_to_udp6_sock",
+        "skc_to_unix_sock",
+        "skc_to_mptcp_sock",
+    )
+)
 _RETURNS_LENGTH: Final = frozenset(
     _FUNC[name] for name in ("get_stack", "get_task_stack", "probe_read_str", "probe_read_kernel_str", "probe_read_user_str")
 )
@@ -90,12 +104,10 @@ def _refuse(env: VerifierEnv, text: str, error: int = errno.EINVAL) -> Reject:
 
 def get_helper_proto(env: VerifierEnv, func_id: int) -> HelperProto | None:
     """The prototype, where the program's type and its loader's capabilities give it that helper."""
-    proto = HELPERS.get(func_id)
-    if proto is None or proto.cap is None:
+    cap = helper_cap(env.prog_type, func_id)
+    if cap is None or (cap == CAP_BPF and not env.bpf_capable) or (cap == CAP_PERFMON and not env.allow_ptr_leaks):
         return None
-    if (proto.cap == "CAP_BPF" and not env.bpf_capable) or (proto.cap == "CAP_PERFMON" and not env.allow_ptr_leaks):
-        return None
-    return proto
+    return helper_proto(env.prog_type, func_id)
 
 
 def _proto_or_refuse(env: VerifierEnv, func_id: int) -> HelperProto:
@@ -314,12 +326,23 @@ def _return_btf_id(env: VerifierEnv, proto: HelperProto, meta: CallMeta) -> RegS
     return reg
 
 
+def _return_socket(env: VerifierEnv, proto: HelperProto, meta: CallMeta) -> RegState:
+    base = _SOCKETS[proto.ret_type & st.BASE_TYPE_MASK]
+    return _new_pointer(env, base | proto.ret_type & ~st.BASE_TYPE_MASK)
+
+
+_SOCKETS: Final = {
+    at.RET_PTR_TO_SOCKET: st.PTR_TO_SOCKET,
+    at.RET_PTR_TO_TCP_SOCK: st.PTR_TO_TCP_SOCK,
+    at.RET_PTR_TO_SOCK_COMMON: st.PTR_TO_SOCK_COMMON,
+}
 _RETURNS: Final[dict[int, Callable[[VerifierEnv, HelperProto, CallMeta], RegState]]] = {
     at.RET_INTEGER: lambda env, proto, meta: unknown_reg(env),
     at.RET_VOID: lambda env, proto, meta: REG_NOT_INIT,
     at.RET_PTR_TO_MAP_VALUE: _return_map_value,
     at.RET_PTR_TO_MEM: _return_mem,
     at.RET_PTR_TO_BTF_ID: _return_btf_id,
+    **dict.fromkeys(_SOCKETS, _return_socket),
 }
 
 
@@ -336,6 +359,8 @@ def _return_value(env: VerifierEnv, proto: HelperProto, meta: CallMeta, insn_idx
         reg.id = env.new_id()
     if proto.id == FUNC_dynptr_data:
         reg.ext = Dynptr(0, False, meta.dynptr_id)
+        reg.ref_obj_id = meta.ref_obj_id
+    elif proto.id in _CASTS:
         reg.ref_obj_id = meta.ref_obj_id
     elif _acquires(proto.id, meta.map_ptr):
         reg.id = reg.ref_obj_id = acquire_reference(env, insn_idx)
@@ -393,3 +418,5 @@ def check_helper_call(env: VerifierEnv, insn: Instruction) -> None:
     result = _return_value(env, proto, meta, insn_idx)
     regs[0] = do_refine_retval_range(env, result, proto, meta)
     check_map_func_compatibility(env, meta.map_ptr, proto.id)
+    if proto.changes_pkt_data:
+        clear_all_pkt_pointers(env)

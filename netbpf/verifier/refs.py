@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import Final
 
 from netbpf.verifier.env import Reject, VerifierEnv
 from netbpf.verifier.log import verbose
 from netbpf.verifier.regs import unknown_reg
 from netbpf.verifier.state import (
+    PTR_TO_PACKET,
+    PTR_TO_PACKET_END,
+    PTR_TO_PACKET_META,
     REF_TYPE_PTR,
     REG_NOT_INIT,
     STACK_SPILL,
@@ -22,6 +26,8 @@ from netbpf.verifier.state import (
     VerifierState,
     cur_func,
 )
+
+_PACKET_POINTERS: Final = frozenset({PTR_TO_PACKET, PTR_TO_PACKET_META, PTR_TO_PACKET_END})
 
 
 def current(env: VerifierEnv) -> VerifierState:
@@ -85,6 +91,12 @@ def release_reference(env: VerifierEnv, ref_obj_id: int) -> bool:
     gone = invalid_reg(env)
     replace_regs(state, lambda reg: gone if reg.ref_obj_id == ref_obj_id else None)
     return True
+
+
+def clear_all_pkt_pointers(env: VerifierEnv) -> None:
+    """The packet may have moved: every pointer into it is invalid."""
+    gone = invalid_reg(env)
+    replace_regs(current(env), lambda reg: gone if reg.type in _PACKET_POINTERS else None)
 
 
 def check_reference_leak(env: VerifierEnv, exception_exit: bool) -> bool:

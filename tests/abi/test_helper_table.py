@@ -10,7 +10,8 @@ import pytest
 from support.kernel import needs_kernel
 
 from netbpf.abi import arg_types as at
-from netbpf.abi.helpers import FUNC_IDS, HELPERS, MAX_FUNC_ID, HelperProto
+from netbpf.abi.helpers import FUNC_IDS, HELPERS, MAX_FUNC_ID, HelperProto, helper_cap, helper_proto
+from netbpf.abi.prog_types import ProgType
 from netbpf.isa.builders import BPF_CALL_FUNC, BPF_EXIT_INSN, BPF_MOV64_IMM, assemble
 from netbpf.isa.instruction import encode
 from netbpf.verifier import state
@@ -18,8 +19,12 @@ from netbpf.verifier import state
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 HEADER = Path("/usr/include/linux/bpf.h")
-GIVEN = [proto for proto in HELPERS.values() if proto.cap is not None]
 CAPS = {"priv": {"", "CAP_BPF", "CAP_PERFMON"}, "capbpf": {"", "CAP_BPF"}, "unpriv": {""}}
+ASKED = [
+    *((ProgType.SOCKET_FILTER, privilege) for privilege in CAPS),
+    *((ProgType.CGROUP_SKB, privilege) for privilege in CAPS),
+    *((prog_type, privilege) for prog_type in (ProgType.SCHED_CLS, ProgType.XDP) for privilege in ("priv", "capbpf")),
+]
 SIZES = (at.ARG_CONST_SIZE, at.ARG_CONST_SIZE_OR_ZERO)
 
 
@@ -66,17 +71,17 @@ class TestKernel:
 
     pytestmark = needs_kernel
 
-    @pytest.mark.parametrize("privilege", CAPS)
-    def test_same_helpers_and_arguments(self, privilege: str) -> None:
+    @pytest.mark.parametrize(("prog_type", "privilege"), ASKED)
+    def test_same_helpers_and_arguments(self, prog_type: ProgType, privilege: str) -> None:
         from kernel_oracle import Oracle
 
         with Oracle([privilege]) as oracle:
             for proto in HELPERS.values():
                 code = encode(assemble(BPF_CALL_FUNC(proto.id), BPF_MOV64_IMM(0, 0), BPF_EXIT_INSN()))
-                _, log = oracle.ask(privilege, code)
+                _, log = oracle.ask(privilege, code, prog_type)
                 given = "program of this type cannot use helper" not in log
-                assert given == (proto.cap in CAPS[privilege]), proto
+                assert given == (helper_cap(prog_type, proto.id) in CAPS[privilege]), proto
                 if given:
                     live = re.search(r"0: (\S{10}) \(85\)", log)
                     assert live is not None
-                    assert sum(c != "." for c in live[1][1:6]) == len(proto.args), (proto, live[1])
+                    assert sum(c != "." for c in live[1][1:6]) == len(helper_proto(prog_type, proto.id).args), (proto, live[1])
