@@ -31,7 +31,7 @@ from netbpf.verifier.env import (
 )
 from netbpf.verifier.facts import note_access, note_call, verified_program
 from netbpf.verifier.flow import compute_postorder, compute_scc
-from netbpf.verifier.frames import check_func_call, prepare_func_exit
+from netbpf.verifier.frames import check_func_call, leave_by_tail_call, prepare_func_exit
 from netbpf.verifier.global_args import check_main_args, set_global_args
 from netbpf.verifier.immediates import resolve_pseudo_ldimm64
 from netbpf.verifier.live_regs import compute_live_registers
@@ -61,6 +61,7 @@ from netbpf.verifier.state import PTR_TO_CTX, RegState, VerifierState
 from netbpf.verifier.structure import add_subprog_and_kfunc, check_kfunc_calls, check_subprogs
 
 FUNC_spin_unlock: Final = 94
+FUNC_tail_call: Final = 12
 PROCESS_BPF_EXIT: Final = True  # a handler's answer: this path ends here
 
 Handler = Callable[[VerifierEnv, Instruction], bool | None]
@@ -128,6 +129,10 @@ def _do_call(env: VerifierEnv, insn: Instruction) -> None:
     elif kind == 0:
         note_call(env, insn)
         check_helper_call(env, insn)
+        if insn.imm == FUNC_tail_call and state.curframe:
+            leave_by_tail_call(env)
+            mark_reg_scratched(env, 0)
+            return
     mark_reg_scratched(env, 0)
     env.insn_idx += 1
 

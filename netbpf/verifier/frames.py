@@ -23,8 +23,8 @@ from netbpf.verifier.loops import find_prev_entry, widen_imprecise_scalars
 from netbpf.verifier.map_funcs import FOR_EACH_MAPS
 from netbpf.verifier.path import init_func_state, push_async_cb, push_stack
 from netbpf.verifier.precision import mark_chain_precision
-from netbpf.verifier.refs import current
-from netbpf.verifier.regs import known_reg, unknown_reg, unknown_reg_imprecise
+from netbpf.verifier.refs import clear_all_pkt_pointers, current
+from netbpf.verifier.regs import cur_regs, known_reg, mark_reg_unknown, unknown_reg, unknown_reg_imprecise
 from netbpf.verifier.state import MAX_CALL_FRAMES, REG_NOT_INIT, FuncState, RegState, VerifierState, cur_func
 from netbpf.verifier.structure import find_subprog
 
@@ -167,6 +167,15 @@ def prepare_func_exit(env: VerifierEnv) -> None:
         previous = find_prev_entry(env, state, next_idx)
         if previous is not None:
             widen_imprecise_scalars(env, previous, state)
+
+
+def leave_by_tail_call(env: VerifierEnv) -> None:
+    """A tail call in an inner frame that succeeds never comes back here: the caller goes on with whatever the other program
+    returned. That is walked now; its failure, the next instruction, later."""
+    push_stack(env, env.insn_idx + 1, env.insn_idx, False)
+    clear_all_pkt_pointers(env)
+    mark_reg_unknown(env, cur_regs(env), 0)
+    prepare_func_exit(env)
 
 
 # --- callbacks ----------------------------------------------------------------------------------------------------------
