@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import mmap
+import os
 import shutil
 import statistics
 import subprocess
@@ -159,8 +160,12 @@ def measure_commands(path: Path, folder: Path, rounds: int) -> None:
     program.write_text(format_program(filter_spec()))
     command = [sys.executable, "-m", "netbpf", "replay", str(path), "--prog", str(program), "--quiet", "--dump", "none"]
 
+    # as where it is installed: with byte code, and with a cache of its own
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env |= {"PYTHONPYCACHEPREFIX": str(folder / "pyc"), "XDG_CACHE_HOME": str(folder / "cache")}
+
     def run(words: list[str]) -> Callable[[], object]:
-        return lambda: subprocess.run(words, check=True, capture_output=True)
+        return lambda: subprocess.run(words, check=True, capture_output=True, env=env)
 
     ways = {
         "tcpdump": run(["tcpdump", "-r", str(path), "--count", EXPRESSION]),
