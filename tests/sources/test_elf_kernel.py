@@ -82,6 +82,6 @@ def test_packets_leave_the_same_in_maps(name: str, program: str) -> None:
 
 def test_core_answers_are_the_running_kernels() -> None:
     """As libbpf's documentation says of each question; the numbers are this kernel's struct __sk_buff and enum bpf_map_type."""
-    contents = counted("kernel", read("core"))["core.bss"][bytes(4)]
+    contents = counted("kernel", read("core", kernel=""))["core.bss"][bytes(4)]
     answers = [int.from_bytes(contents[i : i + 4], "little") for i in range(0, 40, 4)]
     assert answers[2:] == [0, 1, 0, 4, 0, 192, int(MapType.RINGBUF), 0]

@@ -20,7 +20,9 @@ from netbpf.sources.elf import read_object
 from support.dissect import IP, IPv6, raw_packets, untagged
 
 OBJECTS = Path(__file__).parents[1] / "data" / "objects"
-NAMES = sorted(p.stem for p in OBJECTS.glob("*.c"))
+TYPES = OBJECTS / "types"
+ODD_KERNEL = "core_bits"  # loads on a kernel of our own making only
+NAMES = sorted(p.stem for p in OBJECTS.glob("*.c") if p.stem != ODD_KERNEL)
 SETTINGS = {"CONFIG_BPF_SYSCALL": "y", "CONFIG_TUN": "m", "CONFIG_HZ": "250", "CONFIG_CC_VERSION_TEXT": '"clang"'}
 
 Flow = tuple[int, int, int, int, int]  # source, destination, ports, protocol
@@ -31,8 +33,10 @@ def object_bytes(name: str, folder: Path = OBJECTS) -> bytes:
     return (folder / f"{name}.o").read_bytes()
 
 
-def read(name: str, program: str | None = None, folder: Path = OBJECTS) -> ProgramSpec:
-    return read_object(object_bytes(name, folder), f"{name}.o", program=program, kconfig=SETTINGS)
+def read(name: str, program: str | None = None, folder: Path = OBJECTS, kernel: str = "uapi") -> ProgramSpec:
+    """A program of an object; ``kernel`` names its types, empty for the running kernel's."""
+    kernel_btf = str(TYPES / f"{kernel}.o") if kernel else None
+    return read_object(object_bytes(name, folder), f"{name}.o", program=program, kconfig=SETTINGS, kernel_btf=kernel_btf)
 
 
 def replayed(spec: ProgramSpec, capture: Path, engine: str) -> tuple[Replay, dict[str, dict[bytes, bytes]]]:

@@ -25,6 +25,7 @@ from netbpf.sources.elf.link import Code, Function, Linked, Linker
 from netbpf.sources.elf.reader import ElfFile
 from netbpf.sources.elf.sections import TARGETED, section_kind
 
+ELF_MAGIC: Final = b"\x7fELF"
 VMLINUX: Final = "/sys/kernel/btf/vmlinux"
 
 
@@ -55,7 +56,7 @@ def read_object(
 
     ``program`` is its symbol or its section; without it the object must hold one program, or one that no program array
     names. ``kconfig``: values of externs in .kconfig, by name ("y", "m", "n", numbers, text). ``kernel_btf``: the file of types
-    for CO-RE, by default the running kernel's. Raises SourceError.
+    (BTF, or an object with it) for CO-RE, by default the running kernel's. Raises SourceError.
     """
     return _Object(data, path, kconfig or {}, kernel_btf).read(program)
 
@@ -64,6 +65,17 @@ def _entry(function: Function, elf: ElfFile) -> Entry:
     section = elf.sections[function.section].name
     kind = section_kind(section)
     return Entry(function.name, section, kind.prog_type if kind else 0, function.end - function.start)
+
+
+def _types_in(data: bytes, path: str) -> Btf:
+    """The types in a file: bare BTF, or an object with a .BTF section. Raises SourceError, or BpfError for bare BTF."""
+    if not data.startswith(ELF_MAGIC):
+        return Btf.parse(data)
+    elf = ElfFile(data, path)
+    section = elf.section(".BTF")
+    if section is None:
+        raise SourceError("an object without .BTF: no types", path=path)
+    return read_btf(elf, section)
 
 
 class _Object:
@@ -188,7 +200,7 @@ class _Object:
     def _kernel_types(self) -> Btf:
         path = self.kernel_btf or VMLINUX
         try:
-            return Btf.parse(Path(path).read_bytes())
+            return _types_in(Path(path).read_bytes(), path)
         except OSError as e:
             text = f"CO-RE needs a kernel's types: {e.strerror} ({path}); name a file of BTF (--btf)"
             raise SourceError(text, path=self.path) from None

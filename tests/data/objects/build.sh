@@ -4,7 +4,8 @@ set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:-$here}"
 cd "$here"
-for source in *.c; do
+mkdir -p "$out/types"
+for source in *.c types/*.c; do
     flags=(-g)
     [ "$source" = legacy_maps.c ] && flags=() # struct bpf_map_def needs no BTF: this one shows an object without
     "${CLANG:-clang}" -target bpf -O2 -mcpu=v3 -Wall "${flags[@]}" -fdebug-compilation-dir=. \
