@@ -45,7 +45,7 @@ from netbpf.verifier.history import (
     JmpHistoryEntry,
     get_prev_insn_idx,
 )
-from netbpf.verifier.log import verbose, verbose_insn
+from netbpf.verifier.log import verbose, verbose_insn, verifier_bug
 from netbpf.verifier.state import MAX_CALL_FRAMES, VerifierState
 from netbpf.verifier.structure import LD_IMM64, find_subprog, is_sync_callback_calling_insn
 
@@ -161,10 +161,10 @@ def _back_store(insn: Instruction, hist: JmpHistoryEntry | None, bt: Backtrack) 
     return True
 
 
-def _expect(bt: Backtrack, regs_mask: int, what: str) -> None:
+def _expect(env: VerifierEnv, bt: Backtrack, regs_mask: int, what: str) -> None:
     """Only registers of ``regs_mask`` may still be looked for in this frame."""
     if bt.regs[bt.frame] & ~regs_mask:
-        raise InternalError(f"verifier: backtracking {what} unexpected regs {bt.regs[bt.frame]:x}")
+        raise verifier_bug(env, f"{what} unexpected regs {bt.regs[bt.frame]:x}")
 
 
 def _back_pseudo_call(env: VerifierEnv, idx: int, insn: Instruction, bt: Backtrack) -> bool:
@@ -172,10 +172,10 @@ def _back_pseudo_call(env: VerifierEnv, idx: int, insn: Instruction, bt: Backtra
     frame = bt.frame
     subprog = find_subprog(env, idx + insn.imm + 1)
     if env.subprogs[subprog].is_global:
-        _expect(bt, ~REGMASK_ARGS, "global subprog")
+        _expect(env, bt, ~REGMASK_ARGS, "global subprog")
         bt.regs[frame] &= ~REGMASK_R0
         return True
-    _expect(bt, REGMASK_ARGS, "static subprog")
+    _expect(env, bt, REGMASK_ARGS, "static subprog")
     bt.exit_subprog()
     bt.regs[bt.frame] |= bt.regs[frame] & REGMASK_ARGS
     bt.regs[frame] = 0
@@ -186,14 +186,14 @@ def _back_call(env: VerifierEnv, idx: int, subseq_idx: int, insn: Instruction, b
     if insn.src == BPF_PSEUDO_CALL:
         return _back_pseudo_call(env, idx, insn, bt)
     if idx != subseq_idx - 1 and is_sync_callback_calling_insn(insn):
-        _expect(bt, REGMASK_ARGS, "callback")
+        _expect(env, bt, REGMASK_ARGS, "callback")
         bt.regs[bt.frame] = 0  # a callback's arguments come from the helper
         bt.exit_subprog()
         return True
     if insn.src == BPF_PSEUDO_KFUNC_CALL and insn.imm == 0:
         return False
     bt.regs[bt.frame] &= ~REGMASK_R0
-    _expect(bt, ~REGMASK_ARGS, "call")
+    _expect(env, bt, ~REGMASK_ARGS, "backtracking call")
     return True
 
 
@@ -201,7 +201,7 @@ def _back_exit(env: VerifierEnv, subseq_idx: int, bt: Backtrack) -> bool:
     """Into a callee or callback from behind; r0 is looked for there only when a call returned it."""
     if subseq_idx >= 0 and env.insn_aux[subseq_idx].calls_callback:
         bt.regs[bt.frame] &= ~REGMASK_ARGS
-    _expect(bt, ~REGMASK_ARGS, "exit")
+    _expect(env, bt, ~REGMASK_ARGS, "backtracking exit")
     caller = env.insns[subseq_idx - 1] if subseq_idx >= 1 else None
     from_call = caller is not None and caller.code == BPF_JMP | BPF_CALL and caller.src == BPF_PSEUDO_CALL
     r0_precise = from_call and bt.regs[bt.frame] & REGMASK_R0

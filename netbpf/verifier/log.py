@@ -6,6 +6,7 @@ log can be taken back (`vlog_reset`), which the kernel does when a path below le
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_right
 from operator import itemgetter
 from typing import Final
@@ -14,7 +15,7 @@ from netbpf.ints import S16_MAX, S16_MIN, S32_MAX, S32_MIN, S64_MAX, S64_MIN, U1
 from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import MAX_BPF_REG
 from netbpf.verifier import state as st
-from netbpf.verifier.env import BPF_LOG_LEVEL, VerifierEnv
+from netbpf.verifier.env import BPF_LOG_LEVEL, Reject, VerifierEnv
 from netbpf.verifier.state import FuncState, RegState, StackSlot, VerifierState
 from netbpf.verifier.tnum import tnum_strn
 
@@ -69,6 +70,12 @@ def verbose(env: VerifierEnv, text: str) -> None:
     """Append ``text``. Kept at level 0 too, where nobody sees it, because the diagnosis of a refusal reads it."""
     env.log.append(text)
     env.log_end_pos += len(text)
+
+
+def verifier_bug(env: VerifierEnv, text: str) -> Reject:
+    """A program on which the kernel's own bookkeeping contradicts itself: it says so and answers EFAULT. To be raised."""
+    verbose(env, f"verifier bug: {text}\n")
+    return Reject(errno.EFAULT)
 
 
 def vlog_reset(env: VerifierEnv, pos: int) -> None:

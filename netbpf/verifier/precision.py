@@ -20,7 +20,7 @@ from netbpf.verifier.backtrack import (
     was_chased,
 )
 from netbpf.verifier.env import BPF_LOG_LEVEL2, VerifierEnv
-from netbpf.verifier.log import print_verifier_state, verbose
+from netbpf.verifier.log import print_verifier_state, verbose, verifier_bug
 from netbpf.verifier.path import BPF_MAIN_FUNC
 from netbpf.verifier.state import SCALAR_VALUE, STACK_SPILL, FuncState, RegState, StackSlot, VerifierState
 
@@ -71,12 +71,13 @@ def _mark_checkpoint(env: VerifierEnv, st: VerifierState, bt: Backtrack) -> bool
     return changed
 
 
-def _mark_entry(st: VerifierState, bt: Backtrack) -> bool:
+def _mark_entry(env: VerifierEnv, st: VerifierState, bt: Backtrack) -> bool:
     """At the entry of a global function only its arguments may still be looked for; they are marked in ``st``."""
     frame = st.frame[0]
     entered_globally = st.curframe == 0 and frame.subprogno > 0 and frame.callsite == BPF_MAIN_FUNC
     if not entered_globally or bt.slots[bt.frame] or bt.regs[bt.frame] & ~REGMASK_ARGS:
-        raise InternalError(f"verifier: backtracking func entry subprog {frame.subprogno} reg_mask {bt.regs[bt.frame]:x}")
+        masks = f"reg_mask {bt.regs[bt.frame]:x} stack_mask {bt.slots[bt.frame]:x}"
+        raise verifier_bug(env, f"backtracking func entry subprog {frame.subprogno} {masks}")
     changed = False
     for i in bits(bt.regs[bt.frame]):
         if frame.regs[i].type == SCALAR_VALUE:
@@ -113,7 +114,7 @@ def mark_chain_precision_batch(env: VerifierEnv, starting_state: VerifierState, 
             indices = f"last_idx {last_idx} first_idx {st.first_insn_idx} subseq_idx {subseq_idx}"
             verbose(env, f"mark_precise: frame{bt.frame}: {indices} \n")
         if last_idx < 0:
-            return _mark_entry(st, bt) or changed
+            return _mark_entry(env, st, bt) or changed
         if not walk(env, st, last_idx, subseq_idx, skip_first, bt):
             mark_all_scalars_precise(env, starting_state)
             return changed
