@@ -56,7 +56,7 @@ from netbpf.verifier.path import BPF_MAIN_FUNC, init_func_state, pop_stack
 from netbpf.verifier.prune import is_state_visited, update_branch_counts
 from netbpf.verifier.refs import check_resource_leak
 from netbpf.verifier.regs import SRC_OP, check_reg_arg, cur_regs, mark_reg_known_zero
-from netbpf.verifier.stack_depth import check_max_stack_depth
+from netbpf.verifier.stack_depth import check_max_stack_depth, final_stack_depths
 from netbpf.verifier.state import PTR_TO_CTX, RegState, VerifierState
 from netbpf.verifier.structure import add_subprog_and_kfunc, check_kfunc_calls, check_subprogs
 
@@ -418,7 +418,8 @@ def verify(request: LoadRequest) -> VerifierResult:
         refused = reject.errno
         diagnosis = diagnose(env, refused)
     env.stats.verification_ns = time.perf_counter_ns() - started
-    env.stats.stack_depths = tuple(subprog.stack_depth for subprog in env.subprogs)
+    refused_depths = tuple(subprog.stack_depth for subprog in env.subprogs)
+    env.stats.stack_depths = refused_depths if refused else final_stack_depths(env)
     print_verification_stats(env)
     log = "".join(env.log) if request.log_level else ""
     program = None if refused else verified_program(env)

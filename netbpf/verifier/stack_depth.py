@@ -9,7 +9,7 @@ from netbpf.ints import round_up
 from netbpf.isa.instruction import Instruction
 from netbpf.verifier.env import Reject, VerifierEnv
 from netbpf.verifier.log import verbose
-from netbpf.verifier.structure import find_subprog, is_pseudo_call, is_pseudo_func, subprog_end
+from netbpf.verifier.structure import find_subprog, is_may_goto_insn, is_pseudo_call, is_pseudo_func, subprog_end
 
 MAX_STACK_DEPTH: Final = 512
 MAX_TAIL_CALL_STACK: Final = 256
@@ -90,3 +90,33 @@ def _enter_frame(env: VerifierEnv, subprog: int, depth: int, chain: list[tuple[i
         verbose(env, f"combined stack size of {len(chain) + 1} calls is {depth}. Too large\n")
         raise Reject(errno.EACCES)
     return depth
+
+
+# --- what the log tells at level 4 ---------------------------------------------------------------------------------------
+
+INLINED_LOOP_STACK: Final = 24  # three registers of the caller
+TIMED_MAY_GOTO_STACK: Final = 16  # a count and a time stamp
+
+
+def _depth_after_rewrites(env: VerifierEnv, number: int) -> int:
+    info = env.subprogs[number]
+    depth = info.stack_depth
+    span = range(info.start, subprog_end(env, number))
+    if any(aux.loop_inline is not None and aux.loop_inline[0] for aux in env.insn_aux[span.start : span.stop]):
+        depth = round_up(depth, 8) + INLINED_LOOP_STACK
+    if any(_keeps_may_goto(env, i) for i in span):
+        depth += TIMED_MAY_GOTO_STACK
+    return depth
+
+
+def _keeps_may_goto(env: VerifierEnv, i: int) -> bool:
+    """A may_goto that is reached and leads somewhere; without CAP_BPF one that leads nowhere is not taken out either."""
+    insn = env.insns[i]
+    return is_may_goto_insn(insn) and bool(env.insn_aux[i].seen) and (insn.off != 0 or not env.bpf_capable)
+
+
+def final_stack_depths(env: VerifierEnv) -> tuple[int, ...]:
+    """The depths of an accepted program's functions as the kernel leaves them: loops and may_goto made explicit take more, and
+    functions that no path reaches are gone. The engines of this package rewrite nothing: they need ``stack_depth`` only."""
+    reached = [i for i, info in enumerate(env.subprogs) if env.insn_aux[info.start].seen or not env.bpf_capable]
+    return tuple(_depth_after_rewrites(env, i) for i in reached)
