@@ -119,10 +119,8 @@ def receive(record: Record, device: Device = DEFAULT_DEVICE, view: str = "packet
     rule = LINK_RULES.get(record.linktype)
     if rule is None:
         if view == "packet_dgram":
-            raise UsageError(
-                f"where the link header of link type {record.linktype} ({linktype_name(record.linktype)}) ends is not known here: "
-                "use the view 'packet_raw', which starts at it"
-            )
+            name = f"{record.linktype} ({linktype_name(record.linktype)})"
+            raise UsageError(f"where the link header of link type {name} ends is not known: use the view 'packet_raw'")
         rule = _as_captured
     skb = rule(record, device)
     if skb is not None and view == "packet_dgram":
