@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 from netbpf.errors import BpfError
 
@@ -249,3 +249,96 @@ def special_fields(btf: Btf, type_id: int, base_bytes: int = 0) -> dict[str, int
 
 def _variables(btf: Btf, datasec: BtfType) -> list[tuple[int, int]]:
     return [(btf.types[type_id].size_or_type, offset) for type_id, offset, _ in datasec.rows if type_id < len(btf.types)]
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+_INT_SIGNED: Final = 1
+_INT_BOOL: Final = 4
+
+
+def format_value(btf: Btf, type_id: int, data: bytes) -> Any:
+    """What JSON can say of a value's bytes by its type, as bpftool's ``formatted``: numbers, names of enumerators, pointers as
+    "0x..", dicts of members, lists, text for arrays of char that hold some. A number for the bytes of a type that is void."""
+    return _format(btf, type_id, data, MAX_RESOLVE_DEPTH)
+
+
+def _format(btf: Btf, type_id: int, data: bytes, depth: int) -> Any:
+    t = btf.type(btf.skip_modifiers(type_id))
+    if t is None or not depth or t.kind not in _FORMATS:
+        return int.from_bytes(data, "little")
+    return _FORMATS[t.kind](btf, btf.skip_modifiers(type_id), t, data, depth - 1)
+
+
+def _format_int(btf: Btf, type_id: int, t: BtfType, data: bytes, depth: int) -> Any:
+    encoding = t.rows[0][0] >> 24 & 0xF
+    number = int.from_bytes(data, "little", signed=encoding & _INT_SIGNED != 0)
+    return bool(number) if encoding & _INT_BOOL else number
+
+
+def _format_enum(btf: Btf, type_id: int, t: BtfType, data: bytes, depth: int) -> Any:
+    number = int.from_bytes(data, "little")
+    mask = (1 << 8 * len(data)) - 1
+    for row in t.rows:
+        value = row[1] | row[2] << 32 if t.kind == KIND_ENUM64 else row[1]
+        if value & mask == number:
+            return btf.string(row[0])
+    return number
+
+
+def _format_ptr(btf: Btf, type_id: int, t: BtfType, data: bytes, depth: int) -> Any:
+    return f"{int.from_bytes(data, 'little'):#x}"
+
+
+def _format_array(btf: Btf, type_id: int, t: BtfType, data: bytes, depth: int) -> Any:
+    element, _, count = t.rows[0]
+    size = btf.size(element)
+    if size == 1 and btf.name(btf.skip_modifiers(element)) == "char":
+        text, zero, rest = data.partition(b"\0")
+        if zero and not any(rest) and text.isascii() and text.decode("latin-1").isprintable():
+            return text.decode("latin-1")
+    return [
+        _format(btf, element, data[i * size : (i + 1) * size], depth) for i in range(min(count, len(data) // size if size else 0))
+    ]
+
+
+def _format_members(btf: Btf, type_id: int, t: BtfType, data: bytes, depth: int) -> Any:
+    out: dict[str, Any] = {}
+    for m in btf.members(type_id):
+        at, size = m.bit_offset // 8, btf.size(m.type_id)
+        if m.bitfield_size:
+            value: Any = _bitfield(btf, m, data)
+        else:
+            value = _format(btf, m.type_id, data[at : at + size], depth)
+        if m.name:
+            out[m.name] = value
+        elif isinstance(value, dict):
+            out |= value
+    return out
+
+
+def _bitfield(btf: Btf, m: Member, data: bytes) -> int:
+    number = int.from_bytes(data, "little") >> m.bit_offset & ((1 << m.bitfield_size) - 1)
+    t = btf.type(btf.skip_modifiers(m.type_id))
+    is_signed = t is not None and t.kind == KIND_INT and bool(t.rows[0][0] >> 24 & _INT_SIGNED)
+    return number - (1 << m.bitfield_size) if is_signed and number >> (m.bitfield_size - 1) else number
+
+
+def _format_datasec(btf: Btf, type_id: int, t: BtfType, data: bytes, depth: int) -> Any:
+    rows = [(btf.types[var], at, size) for var, at, size in t.rows if var < len(btf.types)]
+    return {
+        btf.string(t.name_off): [
+            {btf.string(v.name_off): _format(btf, v.size_or_type, data[at : at + size], depth)} for v, at, size in rows
+        ]
+    }
+
+
+_FORMATS: Final[dict[int, Callable[[Btf, int, BtfType, bytes, int], Any]]] = {
+    KIND_INT: _format_int,
+    KIND_ENUM: _format_enum,
+    KIND_ENUM64: _format_enum,
+    KIND_PTR: _format_ptr,
+    KIND_ARRAY: _format_array,
+    KIND_STRUCT: _format_members,
+    KIND_UNION: _format_members,
+    KIND_DATASEC: _format_datasec,
+}

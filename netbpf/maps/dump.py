@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from netbpf.abi.maps import MAP_KINDS, MapType
@@ -53,9 +53,13 @@ def cpu_values(live: Map, value: bytes) -> list[bytes]:
     return [value[at : at + size] for at in range(0, len(value), step)]
 
 
-def dump(live: Map, form: str) -> str:
-    """The contents in a form of `bpftool map dump`: "plain", "json" (-j) or "pretty" (-p)."""
-    return dump_plain(live) if form == "plain" else dump_json(live, pretty=form == "pretty")
+Formatter = Callable[[bytes], Any]  # the bytes of a key or of a value -> what JSON can say
+
+
+def dump(live: Map, form: str, typed: tuple[Formatter, Formatter] | None = None) -> str:
+    """The contents in a form of `bpftool map dump`: "plain", "json" (-j) or "pretty" (-p). ``typed`` are what the types of keys
+    and values make of their bytes; the JSON forms have that as ``formatted``."""
+    return dump_plain(live) if form == "plain" else dump_json(live, pretty=form == "pretty", typed=typed)
 
 
 def dump_plain(live: Map) -> str:
@@ -88,9 +92,9 @@ def _format_cpu_values(key: bytes, values: list[bytes]) -> str:
     return "\n".join([f"key:\n{format_hex(key)}", *lines])
 
 
-def dump_objects(live: Map) -> list[dict[str, Any]]:
+def dump_objects(live: Map, typed: tuple[Formatter, Formatter] | None = None) -> list[dict[str, Any]]:
     """What the JSON forms print, as Python values: ``key`` and ``value`` lists of "0x.." strings; per-CPU kinds have
-    ``values``, a list of {``cpu``, ``value``}."""
+    ``values``, a list of {``cpu``, ``value``}. With ``typed`` a row has the same again by its types, under ``formatted``."""
     per_cpu = MAP_KINDS[live.map_type].per_cpu
     rows: list[dict[str, Any]] = []
     for key, value in entries(live):
@@ -101,17 +105,27 @@ def dump_objects(live: Map) -> list[dict[str, Any]]:
             row["values"] = [{"cpu": cpu, "value": _hex_list(copy)} for cpu, copy in enumerate(cpu_values(live, value))]
         else:
             row["value"] = _hex_list(value)
+        if typed is not None and not isinstance(value, str):
+            row["formatted"] = _formatted(live, key, value, typed)
         rows.append(row)
     return rows
+
+
+def _formatted(live: Map, key: bytes, value: bytes, typed: tuple[Formatter, Formatter]) -> dict[str, Any]:
+    key_form, value_form = typed
+    if not MAP_KINDS[live.map_type].per_cpu:
+        return {"key": key_form(key), "value": value_form(value)}
+    copies = [{"cpu": cpu, "value": value_form(copy)} for cpu, copy in enumerate(cpu_values(live, value))]
+    return {"key": key_form(key), "values": copies}
 
 
 def _hex_list(data: bytes) -> list[str]:
     return [f"0x{byte:02x}" for byte in data]
 
 
-def dump_json(live: Map, *, pretty: bool = False) -> str:
+def dump_json(live: Map, *, pretty: bool = False, typed: tuple[Formatter, Formatter] | None = None) -> str:
     """As `bpftool -j map dump`, or `bpftool -p map dump`; ends with a newline."""
-    rows = dump_objects(live)
+    rows = dump_objects(live, typed)
     return (format_pretty(rows) if pretty else json.dumps(rows, separators=(",", ":"))) + "\n"
 
 
