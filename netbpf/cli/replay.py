@@ -156,6 +156,11 @@ class _Run:
     def _dump(self, replay: Replay) -> None:
         from netbpf.maps.dump import dump
 
+        typed = {}
+        if self.session.spec is not None and self.args.dump != "plain":
+            from netbpf.replay.typed import map_formatters
+
+            typed = map_formatters(self.session.spec)
         for name, m in replay.maps.items():
             print(f"\nmap {name}:")
-            print(dump(m, self.args.dump))
+            print(dump(m, self.args.dump, typed.get(name)))

@@ -27,6 +27,7 @@ class Session:
         from netbpf.host.sim.host import SimHost
 
         self.env = SteppedEnv(seed=seed)
+        self.spec: ProgramSpec | None = spec  # None where it was remembered
         self.process: SimProcess | None = SimHost(env=self.env).process()
         fds = load_spec(self.process, spec)
         self.maps: dict[str, MapBase] = {name: self.process.map(fd) for name, fd in fds.map_fds.items()}
@@ -60,7 +61,7 @@ class Session:
         known = recall(key)
         if known is not None:
             made = cls.__new__(cls)
-            made.env, made.process, made.maps = SteppedEnv(seed=seed), None, known.maps
+            made.env, made.spec, made.process, made.maps = SteppedEnv(seed=seed), None, None, known.maps
             made._start(known.program, engine, use_cache, checked)
             return made
         from netbpf.sources.load import read_program
