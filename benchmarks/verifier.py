@@ -47,9 +47,8 @@ def main() -> None:
     result, seconds = timed(request(LOOP, "loop.s"))
     walked = result.stats.insn_processed
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"loop: errno {result.errno}, {walked} instructions in {seconds:.2f} s: {walked / seconds:,.0f}/s, {peak_mb:.0f} MB at most"
-    )
+    rate = f"{walked / seconds:,.0f}/s, {peak_mb:.0f} MB at most"
+    print(f"loop: errno {result.errno}, {walked} instructions in {seconds:.2f} s: {rate}")
     runs = sorted(timed(request(EXAMPLE.read_text(), str(EXAMPLE)))[1] for _ in range(ROUNDS))
     print(f"counting example: {1e3 * runs[ROUNDS // 2]:.2f} ms (median of {ROUNDS})")
 
