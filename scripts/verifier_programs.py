@@ -696,8 +696,8 @@ class Builder:
     PIECES: tuple[tuple[str, int], ...] = (
         *(("alu", 14), ("move", 9), ("narrow", 8), ("jump", 8), ("store", 8), ("fill", 7), ("new_scalar", 6)),
         *(("ctx_access", 4), ("packet_load", 2), ("lookup", 4), ("value_access", 8), ("atomic", 3), ("pointer_math", 5)),
-        *(("pointer_compare", 2), ("helper", 4), ("ring", 1), ("tail_call", 1), ("subprogram", 2), ("loop", 2)),
-        *(("callback", 1), ("dynptr", 1), ("may_goto", 1)),
+        *(("pointer_compare", 2), ("helper", 4), ("ring", 1), ("tail_call", 1), ("subprogram", 4), ("loop", 2)),
+        *(("callback", 2), ("dynptr", 1), ("may_goto", 1)),
     )
 
     def body(self, pieces: int) -> None:
@@ -781,7 +781,7 @@ def generate(rng: random.Random, capable: bool = True) -> dict[str, Any]:
     Where the loader is not ``capable`` of CAP_BPF, loops and calls come seldom: they end the verification at once.
     """
     bold = capable or rng.random() < 0.05
-    with_calls = bold and rng.random() < 0.3
+    with_calls = bold and rng.random() < 0.35
     main = Builder(rng, with_calls, bold)
     main.body(rng.randrange(1, 22))
     main.exit()
