@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from netbpf.errors import errno_name
@@ -70,6 +71,24 @@ RULES: Final = tuple(
         (r"div by zero|invalid shift", "bad_constant", "The immediate is out of the operation's range."),
         (r"not pointing to valid bpf_map|fd_idx|direct value|no direct value", "bad_map_reference", "Name a map that exists and allows this."),
         (r"socket filter progs cannot use|cannot be used in prog", "map_not_allowed", "This map cannot be used by a socket filter."),
+        (r"makes .* pointer be out of bounds", "pointer_arithmetic", "Keep the pointer within 2^29 bytes of where it came from."),
+        (r"'struct \w+' access is allowed only", "missing_capability", "Reading a map's own fields needs CAP_PERFMON."),
+        (r"tail_call abusing map_ptr", "map_type", "Make one tail call per program array, or load with CAP_PERFMON."),
+        (r"must have zero offset|must be referenced|release", "argument_type", "Pass the pointer as it was acquired, not moved."),
+        (r"same insn cannot be used with different pointers", "mixed_pointers", "Access each kind of memory in an instruction of its own."),
+        (r"sign-extension part of pointer|leaking pointer", "pointer_leak", "Without CAP_PERFMON no part of a pointer may become a number."),
+        (r"is bpf_\w+ invalid negative|access beyond struct|cannot access|only read from", "invalid_map_access", "Of a map's own struct only certain fields can be read."),
+        (r"variable-offset|register fill|R\d+ invalid zero-sized|zero-sized", "invalid_stack_access", "Bound the offset and the size so that only written stack bytes are touched."),
+        (r"might sleep", "unknown_helper", "This helper sleeps; a socket filter may not."),
+        (r"!= pointer to skb", "argument_type", "Packet loads take the context in R6."),
+        (r"subtraction from stack pointer|pointer \S+ pointer prohibited", "pointer_arithmetic", "Only constants and bounded numbers may be added to or subtracted from this pointer."),
+        (r"dynptr", "dynptr", "Initialise a dynptr by its helper, pass it whole, and release it once."),
+        (r"atomic operand size|may_goto imm|addr_space_cast|register spill", "malformed_instruction", "The instruction's fields do not go together."),
+        (r"callback function not static|Caller passes invalid args|callback", "bad_call", "Pass a static function of this program, and the arguments its BTF promises."),
+        (r"min value is negative|not a known constant|readonly map|unacquired reference", "argument_type", "Bound the argument as the helper's prototype demands."),
+        (r"doesn't have field|cannot be accessed directly", "invalid_map_access", "These bytes belong to the kernel: use its helpers."),
+        (r"pseudo btf_id", "needs_kernel_btf", "Kernel functions and symbols need a kernel's BTF; this program cannot be judged without one."),
+        (r"verifier bug|REG INVARIANTS", "kernel_contradiction", "The kernel's own verifier contradicts itself here and gives up; rewrite the comparison."),
         (r"misaligned", "misaligned_access", "Access memory at multiples of the access size, or load without BPF_F_STRICT_ALIGNMENT."),
         (r"func_info|line_info|BTF|in subprogs without", "debug_info", "Load with function records that match the program's functions."),
         (r"function calls are not allowed|lock", "lock_held", "Release the lock before calling functions or leaving."),
@@ -77,6 +96,7 @@ RULES: Final = tuple(
     )
 )  # fmt: skip
 _COMPILED: Final = tuple((re.compile(rule.pattern), rule) for rule in RULES)
+_STATE_LINE: Final = re.compile(r"\d+: |from \d+ to |mark_precise: |func#\d+ @| +\d+: ")
 _OTHER: Final = Rule("", "other", "See the message.")
 
 
@@ -84,6 +104,12 @@ def _last_lines(env: VerifierEnv) -> list[str]:
     """The last lines that are no state and no instruction, latest first."""
     text = "".join(env.log[-40:])
     return [line for line in reversed(text.split("\n")) if line][:MAX_LINES]
+
+
+def _details(env: VerifierEnv) -> list[str]:
+    """All that was said since the last instruction or state, first line first: some refusals take two lines."""
+    said = takewhile(lambda line: not _STATE_LINE.match(line), _last_lines(env))
+    return list(said)[::-1]
 
 
 def _reason(env: VerifierEnv) -> tuple[str, Rule]:
@@ -164,7 +190,7 @@ def _registers(env: VerifierEnv, state: VerifierState, register: int | None) -> 
 
 
 def diagnose(env: VerifierEnv, error: int) -> dict[str, Any]:
-    """JSON-ready: kind, errno, message, insn, instruction, register, line, path, registers, hint."""
+    """JSON-ready: kind, errno, message, details, insn, instruction, register, line, path, registers, hint."""
     message, rule = _reason(env)
     state = env.cur_state
     named = re.search(r"\bR(\d+)\b", message)
@@ -178,6 +204,7 @@ def diagnose(env: VerifierEnv, error: int) -> dict[str, Any]:
         "kind": rule.kind,
         "errno": errno_name(error),
         "message": message,
+        "details": _details(env),
         "insn": insn,
         "instruction": _text(env, insn) if insn is not None else None,
         "register": register,
