@@ -202,6 +202,11 @@ def _call_tail_call(env: VerifierEnv, insn_idx: int, meta: CallMeta) -> None:
     check_resource_leak(env, False, True, "tail_call")
 
 
+def _call_get_local_storage(env: VerifierEnv, insn_idx: int, meta: CallMeta) -> None:
+    if not is_null(cur_regs(env)[2]):
+        raise _refuse(env, "get_local_storage() doesn't support non-zero flags\n")
+
+
 def _loop_flag_is_zero(env: VerifierEnv) -> bool:
     zero = is_null(cur_regs(env)[4])
     if zero:
@@ -266,6 +271,7 @@ def _call_snprintf(env: VerifierEnv, insn_idx: int, meta: CallMeta) -> None:
 
 _OWN_RULES: Final[dict[int, Callable[[VerifierEnv, int, CallMeta], None]]] = {
     FUNC_tail_call: _call_tail_call,
+    _FUNC["get_local_storage"]: _call_get_local_storage,
     FUNC_loop: _call_loop,
     _FUNC["for_each_map_elem"]: _call_callback,
     _FUNC["user_ringbuf_drain"]: _call_callback,

@@ -322,11 +322,11 @@ def _access_mem(env: VerifierEnv, reg: RegState, regno: int, off: int, size: int
         mark_reg_unknown(env, cur_regs(env), value_regno)
 
 
-def check_ctx_access(env: VerifierEnv, insn_idx: int, off: int, size: int, kind: int) -> int:
+def check_ctx_access(env: VerifierEnv, insn_idx: int, off: int, size: int, kind: int, is_ldsx: bool) -> int:
     """The type of register a permitted access gives (a store: SCALAR_VALUE)."""
     if kind == BPF_READ:
         access = ctx_load(env, off, size)
-        if access is not None:
+        if access is not None and not (is_ldsx and access.reg_type != st.SCALAR_VALUE):
             return access.reg_type
     elif ctx_store_ok(env, off, size):
         return st.SCALAR_VALUE
@@ -336,12 +336,12 @@ def check_ctx_access(env: VerifierEnv, insn_idx: int, off: int, size: int, kind:
 
 
 def _access_ctx(
-    env: VerifierEnv, reg: RegState, regno: int, insn_idx: int, off: int, size: int, kind: int, value_regno: int
+    env: VerifierEnv, reg: RegState, regno: int, insn_idx: int, off: int, size: int, kind: int, value_regno: int, is_ldsx: bool
 ) -> None:
     if kind == BPF_WRITE and value_regno >= 0 and is_pointer_value(env, value_regno):
         raise _refuse(env, f"R{value_regno} leaks addr into ctx\n")
     check_ptr_off_reg(env, reg, regno)
-    reg_type = check_ctx_access(env, insn_idx, off, size, kind)
+    reg_type = check_ctx_access(env, insn_idx, off, size, kind, is_ldsx)
     if kind != BPF_READ or value_regno < 0:
         return
     regs = cur_regs(env)
@@ -435,7 +435,7 @@ def _access(
     elif t == st.PTR_TO_MAP_VALUE:
         _access_map_value(env, reg, regno, off, size, kind, value_regno, is_ldsx)
     elif t == st.PTR_TO_CTX:
-        _access_ctx(env, reg, regno, insn_idx, off, size, kind, value_regno)
+        _access_ctx(env, reg, regno, insn_idx, off, size, kind, value_regno, is_ldsx)
     elif t == st.PTR_TO_MAP_KEY:
         _access_map_key(env, reg, regno, off, size, kind, value_regno)
     elif t & st.BASE_TYPE_MASK == st.PTR_TO_MEM:
