@@ -11,6 +11,7 @@ from netbpf.cli.objects import add_object_arguments, object_options
 from netbpf.errors import ProgramRejected, errno_name
 
 if TYPE_CHECKING:
+    from netbpf.program import ProgramSpec
     from netbpf.sources.load import ObjectOptions
 
 CAPS = {
@@ -54,6 +55,8 @@ def _ask(path: str, caps: str, log_level: int, options: ObjectOptions) -> dict[s
     from netbpf.sources.load import read_program
 
     spec = read_program(path, options)
+    if spec.classic:
+        return _ask_about_filter(path, spec, log_level)
     host = SimHost(unprivileged_bpf_disabled=0)
     with host.process(caps=CAPS[caps]) as process:
         try:
@@ -61,6 +64,15 @@ def _ask(path: str, caps: str, log_level: int, options: ObjectOptions) -> dict[s
         except ProgramRejected as e:
             return {"program": path, "verdict": "reject", "errno": e.errno, "log": e.log, "diagnosis": e.diagnosis}
         return {"program": path, "verdict": "accept", "errno": 0, "log": process.load_log(loaded.prog_fd), "diagnosis": None}
+
+
+def _ask_about_filter(path: str, spec: ProgramSpec, log_level: int) -> dict[str, Any]:
+    """A classic filter, which any process may attach: what it was checked for before, its translation is proved for now."""
+    from netbpf.verifier.classic import verify_classic
+
+    result = verify_classic(spec, log_level=log_level)
+    verdict = "accept" if result.program is not None else "reject"
+    return {"program": path, "verdict": verdict, "errno": result.errno, "log": result.log, "diagnosis": result.diagnosis}
 
 
 def _tell(path: str, answer: dict[str, Any]) -> None:

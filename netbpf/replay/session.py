@@ -23,15 +23,25 @@ class Session:
     def __init__(
         self, spec: ProgramSpec, *, engine: str | None = None, seed: int = 1, use_cache: bool = True, checked: bool = False
     ) -> None:
+        self.env = SteppedEnv(seed=seed)
+        self.spec: ProgramSpec | None = spec  # None where it was remembered
+        self.process: SimProcess | None = None
+        self.maps: dict[str, MapBase] = {}
+        self._start(self._load(spec), engine, use_cache, checked)
+
+    def _load(self, spec: ProgramSpec) -> VerifiedProgram:
+        """By bpf(2) on a host of its own; a classic filter as SO_ATTACH_FILTER takes it, which needs no descriptor."""
+        if spec.classic:
+            from netbpf.verifier.classic import prove_classic
+
+            return prove_classic(spec)
         from netbpf.host.loader import load_spec
         from netbpf.host.sim.host import SimHost
 
-        self.env = SteppedEnv(seed=seed)
-        self.spec: ProgramSpec | None = spec  # None where it was remembered
-        self.process: SimProcess | None = SimHost(env=self.env).process()
+        self.process = SimHost(env=self.env).process()
         fds = load_spec(self.process, spec)
-        self.maps: dict[str, MapBase] = {name: self.process.map(fd) for name, fd in fds.map_fds.items()}
-        self._start(self.process.program(fds.prog_fd), engine, use_cache, checked)
+        self.maps = {name: self.process.map(fd) for name, fd in fds.map_fds.items()}
+        return self.process.program(fds.prog_fd)
 
     def _start(self, program: VerifiedProgram, engine: str | None, use_cache: bool, checked: bool) -> None:
         from netbpf.engine.choose import stream_engine

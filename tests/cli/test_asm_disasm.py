@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,22 @@ def test_a_program_or_an_expression(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["disasm"]) == 64
     assert main(["disasm", COUNTING, "--filter", "ip"]) == 64
     assert capsys.readouterr().err.count("programs, or --filter") == 2
+
+
+@pytest.mark.parametrize("capture", ["arp-icmp", "vlan", "qinq", "ipv6-extensions", "fragments"])
+@pytest.mark.parametrize("text", ["ld poff\nadd #1", "ldx #0x11\nld #14\nld nla\nadd #5", "ld hatype\nadd #30"])
+def test_a_filter_with_ancillary_loads_verifies_and_replays(
+    capture: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "answers.cbpf"
+    path.write_text(f"{text}\nret a\n")
+    assert main(["verify", "--log-level", "0", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: accepted\n"
+    kept = []
+    for engine in ("interp", "native"):
+        out = tmp_path / f"{engine}.pcap"
+        options = ["--json", "--engine", engine, "--prog", str(path), "-w", str(out)]
+        assert main(["replay", str(Path(COUNTING).parents[1] / "pcaps" / f"{capture}.pcap"), *options]) == 0
+        assert json.loads(capsys.readouterr().out)["accepted"] > 0
+        kept.append(out.read_bytes())
+    assert kept[0] == kept[1]

@@ -44,3 +44,4 @@ META: Final = _layout(
     "cb0 cb1 cb2 remote_ip6_0 remote_ip6_1 local_ip6_0 local_ip6_1"
 )
 META_BYTES: Final = 8 * len(META)
+CALL_BACK_META: Final = ("protocol", "vlan_present", "vlan_proto")  # what a function of classic filters is told beside bytes

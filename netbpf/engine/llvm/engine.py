@@ -14,13 +14,14 @@ from netbpf.abi.net import LINKTYPE_ETHERNET
 from netbpf.engine.base import Totals, UnsupportedProgram, Verdicts
 from netbpf.engine.handle import MAP_STRUCT_BYTES
 from netbpf.engine.llvm import cache
-from netbpf.engine.llvm.abi import ARGS, ARGS_BYTES, META, META_BYTES, STATUS_TICK
+from netbpf.engine.llvm.abi import ARGS, ARGS_BYTES, CALL_BACK_META, META, META_BYTES, STATUS_TICK
 from netbpf.engine.llvm.handles import Handles
 from netbpf.engine.llvm.objfile import BadObject, MappedCode
 from netbpf.engine.llvm.variant import Variant
 from netbpf.engine.trace import TraceBuffer
 from netbpf.env import Env
 from netbpf.errors import EngineFault, InternalError, NetbpfError
+from netbpf.ints import bswap
 from netbpf.isa.instruction import encode
 from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch
@@ -357,7 +358,11 @@ class NativeLoaded:
         if self._skb is not None:
             return self._skb
         frame = ctypes.string_at(self._get("skb_pkt"), self._get("skb_cap"))
-        return SkBuff(frame, self._get("skb_len"), mark=self.device.mark)
+        meta = self._get("meta")
+        proto, present, tpid = (ctypes.c_uint64.from_address(meta + META[name]).value for name in CALL_BACK_META)
+        skb = SkBuff(frame, self._get("skb_len"), mark=self.device.mark)
+        skb.protocol, skb.vlan_present, skb.vlan_proto = bswap(proto, 2), present, bswap(tpid, 2)
+        return skb
 
     def call_subprog(self, index: int, regs: tuple[int, ...]) -> int:
         """Run a subprogram for a helper that takes a callback; its R0."""

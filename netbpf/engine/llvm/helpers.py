@@ -10,11 +10,12 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from netbpf.abi.classic import CLASSIC_FUNC_NAMES
 from netbpf.abi.helpers import FUNC_IDS
-from netbpf.engine.llvm.abi import ARGS
+from netbpf.engine.llvm.abi import ARGS, CALL_BACK_META
 from netbpf.engine.llvm.checks import READ, WRITE
 from netbpf.engine.llvm.lower import BPF_MAX_LOOPS, FUNC_TAG
-from netbpf.engine.llvm.shape import ARRAYS, PER_CPU, TABLES, is_native
+from netbpf.engine.llvm.shape import ARRAYS, PER_CPU, TABLES, is_native, is_written_natively
 from netbpf.env import JIFFY_NS
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def _callees(s: SubprogLowerer) -> range:
 def _call_back(s: SubprogLowerer, pc: int, func_id: int | str) -> None:
     f = s.f
     s.owner.called_back = s.owner.wants_flat = True
+    if func_id in CLASSIC_FUNC_NAMES:  # these look at more of the sk_buff than its bytes
+        s.owner.used_meta.update(CALL_BACK_META)
     for r in range(1, 6):
         f.store(64, s.get(r), f.gep("%a", ARGS[f"r{r}"]), 8)
     f.store(64, "%cap", f.gep("%a", ARGS["skb_cap"]), 8)
@@ -75,6 +78,11 @@ def _call_back(s: SubprogLowerer, pc: int, func_id: int | str) -> None:
 def _native_map(s: SubprogLowerer, pc: int) -> int:
     index = s.map_index(pc, 1)
     return index if index >= 0 and is_native(s.owner.program.maps[index]) else -1
+
+
+def _written_map(s: SubprogLowerer, pc: int) -> int:
+    index = _native_map(s, pc)
+    return index if index >= 0 and is_written_natively(s.owner.program.maps[index]) else -1
 
 
 def _cpu(s: SubprogLowerer, index: int) -> str:
@@ -102,7 +110,7 @@ def _map_lookup(s: SubprogLowerer, pc: int) -> bool:
 
 
 def _map_update(s: SubprogLowerer, pc: int) -> bool:
-    index = _native_map(s, pc)
+    index = _written_map(s, pc)
     if index >= 0:
         key, value = _key(s, pc, index), s.pointer(pc, 3, 0, s.owner.program.maps[index].spec.value_size, READ)
         cpu = _cpu(s, index)
@@ -111,7 +119,7 @@ def _map_update(s: SubprogLowerer, pc: int) -> bool:
 
 
 def _map_delete(s: SubprogLowerer, pc: int) -> bool:
-    index = _native_map(s, pc)
+    index = _written_map(s, pc)
     if index >= 0:
         s.set(0, s.f.op(f"call i64 @delete{index}(ptr %m{index}, ptr {_key(s, pc, index)})"))
     return index >= 0

@@ -114,11 +114,7 @@ def _prove(machine: Machine, insns: ClassicProgram) -> tuple[Loaded, int]:
     """A classic filter checked, translated, proved and made live; and the length of the translation. Raises BpfError(EINVAL)."""
     from netbpf.engine.choose import get_engine
     from netbpf.sources.cbpf import to_spec
-    from netbpf.verifier.check import verify
-    from netbpf.verifier.env import LoadRequest
+    from netbpf.verifier.classic import prove_classic
 
     spec = to_spec(insns)
-    result = verify(LoadRequest(spec.insns, classic=True))
-    if result.program is None:
-        raise BpfError(errno.EINVAL, f"EINVAL: the translated filter was refused: {result.log.strip()}")
-    return get_engine(machine.engine).load(result.program, machine.env), len(spec.insns)
+    return get_engine(machine.engine).load(prove_classic(spec), machine.env), len(spec.insns)
