@@ -16,16 +16,17 @@ import errno
 from typing import Any
 
 from netbpf.engine.llvm.ir import Function, signed_text
-from netbpf.engine.llvm.shape import PER_CPU, TABLES
+from netbpf.engine.llvm.shape import ARRAYS, LRU_TABLES, PER_CPU
 from netbpf.ints import round_up
 from netbpf.maps.base import Map
 from netbpf.maps.jhash import FOLD_MULTIPLIER, JHASH_INITVAL
+from netbpf.maps.lru_table import REF_OFF
 from netbpf.maps.table import COUNT, FREE, FRESH, HASH_FOLD, HASH_KIND, MAX_ENTRIES, SEED, SPARE_OFF
 
 
 def emit_map(index: int, m: Map) -> str:
     """The functions of map ``index``."""
-    return _Table(index, m).text() if m.spec.map_type in TABLES else _Array(index, m).text()
+    return _Array(index, m).text() if m.spec.map_type in ARRAYS else _Table(index, m).text()
 
 
 class _Array:
@@ -77,16 +78,18 @@ class _Array:
 
 
 class _Table:
-    """HASH and PERCPU_HASH: the table of maps.table."""
+    """HASH and PERCPU_HASH, and lookups in their LRU kinds: the table of maps.table."""
 
     def __init__(self, index: int, m: Any) -> None:
         self.i, self.m, self.spec = index, m, m.spec
-        self.per_cpu = m.spec.map_type in PER_CPU
+        self.per_cpu, self.is_lru = m.spec.map_type in PER_CPU, m.spec.map_type in LRU_TABLES
         self.buckets_off = int(m.u64[4])
         self.elems_off = int(m.u64[5])
         self.mask = m.n_buckets - 1
 
     def text(self) -> str:
+        if self.is_lru:
+            return "\n".join([self._find(), self._lookup()])
         return "\n".join([self._find(), self._lookup(), self._update_entry(), self._update(), self._unlink(), self._delete()])
 
     # --- key hashing and comparing -----------------------------------------------------------------------------------
@@ -194,6 +197,8 @@ class _Table:
         e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
         f.cond(f.op(f"icmp eq i32 {e}, 0"), "miss", "hit")
         f.label("hit")
+        if self.is_lru:
+            f.store(8, "1", f.gep(self._element(f, e), REF_OFF))
         value = self._value(f, e, "%cpu")
         f.ret(f"i64 {f.op(f'ptrtoint ptr {value} to i64')}")
         f.label("miss")
