@@ -41,6 +41,7 @@ FUNC_GLOBAL: Final = 1
 FUNC_EXTERN: Final = 2
 POINTER_BYTES: Final = 8
 MAX_RESOLVE_DEPTH: Final = 32
+MAX_STRING: Final = 4096  # a damaged blob may be one string, and every name in it
 
 _HEADER: Final = struct.Struct("<HBBIIIII")
 _TYPE: Final = struct.Struct("<III")
@@ -95,11 +96,11 @@ class Btf:
         return cls([BtfType(0, 0, 0, False, 0, ()), *_parse_types(types_section)], strings)
 
     def string(self, offset: int) -> str:
-        """The string at ``offset`` of the string section; empty where there is none."""
+        """The string at ``offset`` of the string section, MAX_STRING bytes of it at most; empty where there is none."""
         if not 0 <= offset < len(self.strings):
             return ""
-        end = self.strings.find(b"\0", offset)
-        return self.strings[offset : end if end >= 0 else None].decode("utf-8", "replace")
+        end = self.strings.find(b"\0", offset, offset + MAX_STRING)
+        return self.strings[offset : end if end >= 0 else offset + MAX_STRING].decode("utf-8", "replace")
 
     def has_string(self, offset: int) -> bool:
         return 0 <= offset < len(self.strings)
@@ -136,11 +137,15 @@ class Btf:
 
     def members(self, type_id: int) -> Iterator[Member]:
         """The members of a struct or union, the parameters of a function prototype."""
+        return (self.member(type_id, i) for i in range(len(self.types[type_id].rows)))
+
+    def member(self, type_id: int, index: int) -> Member:
+        """One of ``members``."""
         t = self.types[type_id]
-        for row in t.rows:
-            offset = row[2] if len(row) > 2 else 0
-            bits = offset >> 24 if t.kind_flag else 0
-            yield Member(self.string(row[0]), row[1], offset & 0xFFFFFF if t.kind_flag else offset, bits)
+        row = t.rows[index]
+        offset = row[2] if len(row) > 2 else 0
+        bits = offset >> 24 if t.kind_flag else 0
+        return Member(self.string(row[0]), row[1], offset & 0xFFFFFF if t.kind_flag else offset, bits)
 
     def decl_tags(self, type_id: int, component: int) -> list[str]:
         """The declaration tags on a type's member or parameter ``component`` (-1: on the type itself)."""

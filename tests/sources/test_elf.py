@@ -222,6 +222,14 @@ def test_listing_with_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(line.startswith(";") for line in capsys.readouterr().out.splitlines())
 
 
+def test_dumps_by_types(capsys: pytest.CaptureFixture[str]) -> None:
+    from netbpf.cli.main import main
+
+    pcap = str(OBJECTS.parents[2] / "pcaps" / "vlan.pcap")
+    assert main(["replay", "--prog", str(OBJECTS / "flow_hash.o"), pcap, "-q", "--dump", "json"]) == 0
+    assert '"formatted":{"key":{"source":' in capsys.readouterr().out
+
+
 # --- refused ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("at", "value", "words"),

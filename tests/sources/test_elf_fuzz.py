@@ -166,6 +166,21 @@ def test_types_that_go_in_circles() -> None:
     refused(b, "section '.maps', offset 0x0: map 'm': its type is no struct")
 
 
+def test_one_string_that_every_type_is_called() -> None:
+    """A million types whose names are the same megabytes: what is asked of them stays small."""
+    count = 300_000
+    names = b"\0" + b"n" * (4 << 20) + b"\0"
+    types = struct.pack("<III", 1, 15 << 24, 0) * count
+    btf = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names
+    b = Builder()
+    b.add(".BTF", btf, flags=0)
+    b.add(".data", bytes(8), flags=3)
+    b.symbol("f", b.add("socket", EXIT), 0, 16)
+    started = time.monotonic()
+    assert read_object(b.build(), "x.o").name == "f"
+    assert time.monotonic() - started < 30
+
+
 def test_names_without_end() -> None:
     b = Builder()
     b.symbol("f" * 5000, b.add("socket", EXIT), 0, 16)

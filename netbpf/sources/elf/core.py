@@ -197,9 +197,7 @@ def _accessors(text: str) -> list[int]:
 # --- paths ------------------------------------------------------------------------------------------------------------
 def _member(btf: Btf, type_id: int, index: int) -> Member | None:
     t = btf.types[type_id]
-    if t.kind not in _COMPOSITE or index >= len(t.rows):
-        return None
-    return next(m for i, m in enumerate(btf.members(type_id)) if i == index)
+    return btf.member(type_id, index) if t.kind in _COMPOSITE and index < len(t.rows) else None
 
 
 def local_path(btf: Btf, root: int, accessors: list[int]) -> tuple[list[Step], Spot]:

@@ -81,7 +81,11 @@ class _Table:
         if size < 4 * self.words or size > MAX_RECORD_BYTES or size % 4:
             raise self.elf.wrong(self.section, at, f"{self.what} records of {size} bytes")
         at += 4
+        left = len(self.elf.sections)
         while at < end:
+            left -= 1
+            if left < 0:
+                raise self.elf.wrong(self.section, at, f"{self.what} records of more sections than there are")
             self._u32(at + 4, end)
             name_off, count = _SECTION_HEAD.unpack_from(self.data, at)
             at += _SECTION_HEAD.size
