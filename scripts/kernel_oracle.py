@@ -13,7 +13,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -111,11 +111,7 @@ class Oracle:
         self._privileges = privileges
         self._pipes: dict[str, Connection] = {}
         self._children: list[Any] = []
-        self._held = ExitStack()
-
     def __enter__(self) -> Oracle:
-        if "unpriv" in self._privileges:
-            self._held.enter_context(unprivileged_bpf(0))
         context = multiprocessing.get_context("fork")
         for privilege in self._privileges:
             ours, theirs = context.Pipe()
@@ -131,7 +127,6 @@ class Oracle:
             pipe.send(None)
         for child in self._children:
             child.join(5)
-        self._held.close()
 
     def ask(
         self,
@@ -145,8 +140,9 @@ class Oracle:
     ) -> tuple[int, str]:
         """(errno or 0, log) of one program whose map descriptors are already in place. ``extra``: as for `Loader.load`."""
         pipe = self._pipes[privilege]
-        pipe.send((insns, prog_type, flags, level, attach, extra))
-        answer: tuple[int, str] = pipe.recv()
+        with unprivileged_bpf(0) if privilege == "unpriv" else nullcontext():
+            pipe.send((insns, prog_type, flags, level, attach, extra))
+            answer: tuple[int, str] = pipe.recv()
         return answer
 
 
