@@ -164,9 +164,8 @@ def __reg_bound_offset(var_off: Tnum, whole: Four, low: Four) -> Tnum:
     return Tnum(value & HIGH_HALF | low_value & U32_MAX, mask & HIGH_HALF | low_mask & U32_MAX)
 
 
-@lru_cache(maxsize=8192)
 def _deduced(var_off: Tnum, whole: Four, low: Four) -> tuple[Tnum, Four, Four]:
-    """Three rounds of deduction, then the known bits. Remembered: paths through one program meet the same numbers again."""
+    """Three rounds of deduction, then the known bits. A round that changes nothing makes the following ones idle."""
     first = second = __reg_deduce_bounds(var_off, whole, low)
     if first != (var_off, whole, low):
         second = __reg_deduce_bounds(*first)
@@ -175,18 +174,40 @@ def _deduced(var_off: Tnum, whole: Four, low: Four) -> tuple[Tnum, Four, Four]:
     return __reg_bound_offset(*second), second[1], second[2]
 
 
-def reg_bounds_sync(reg: RegState) -> None:
-    """Carry what each of the nine numbers knows to the others: the kernel's order, three rounds of deduction.
-
-    A round that changes nothing makes the following ones idle.
-    """
-    __update_reg_bounds(reg)
-    whole = (reg.umin_value, reg.umax_value, reg.smin_value, reg.smax_value)
-    low = (reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value)
-    reg.var_off, whole, low = _deduced(reg.var_off, whole, low)
+def _set_numbers(reg: RegState, var_off: Tnum, whole: Four, low: Four) -> None:
+    reg.var_off = var_off
     reg.umin_value, reg.umax_value, reg.smin_value, reg.smax_value = whole
     reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value = low
+
+
+def _numbers(reg: RegState) -> tuple[Tnum, Four, Four]:
+    return (
+        reg.var_off,
+        (reg.umin_value, reg.umax_value, reg.smin_value, reg.smax_value),
+        (reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value),
+    )
+
+
+@lru_cache(maxsize=8192)
+def _synced(var_off: Tnum, whole: Four, low: Four) -> tuple[Tnum, Four, Four]:
+    """What the nine numbers become. Remembered: paths through one program meet the same numbers again."""
+    reg = RegState()
+    _set_numbers(reg, var_off, whole, low)
     __update_reg_bounds(reg)
+    _set_numbers(reg, *_deduced(*_numbers(reg)))
+    __update_reg_bounds(reg)
+    return _numbers(reg)
+
+
+def reg_bounds_sync(reg: RegState) -> None:
+    """Carry what each of the nine numbers knows to the others: the kernel's order, three rounds of deduction."""
+    reg.var_off, whole, low = _synced(
+        reg.var_off,
+        (reg.umin_value, reg.umax_value, reg.smin_value, reg.smax_value),
+        (reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value),
+    )
+    reg.umin_value, reg.umax_value, reg.smin_value, reg.smax_value = whole
+    reg.u32_min_value, reg.u32_max_value, reg.s32_min_value, reg.s32_max_value = low
 
 
 def __mark_reg32_unbounded(reg: RegState) -> None:
