@@ -783,7 +783,7 @@ def generate(rng: random.Random, capable: bool = True) -> dict[str, Any]:
     bold = capable or rng.random() < 0.05
     with_calls = bold and rng.random() < 0.35
     main = Builder(rng, with_calls, bold)
-    main.body(rng.randrange(1, 22))
+    main.body(rng.randrange(1, 22) if rng.random() < 0.93 else rng.randrange(22, 80))
     main.exit()
     main.finish()
     code, relocs = main.code, main.relocs
