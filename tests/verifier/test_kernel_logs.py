@@ -69,7 +69,8 @@ def test_tail_calls_in_functions(insns: list[tuple[int, ...]], at: int, function
     maps = MapSet()
     record = make_record([Instruction(*i) for i in insns], [[at, "progs", "fd", 0]], 0)
     record |= {"btf_bytes": LIBRARY.bytes.hex(), "func_rows": [(0, LIBRARY.main[0]), *functions]}
+    code = maps.patched(record)
     with Oracle(["priv"]) as oracle:
-        errno, log = oracle.ask("priv", maps.patched(record), extra=maps.extra(record))
+        errno, log = oracle.ask("priv", code, extra=maps.extra(record))
     mine = ours(record, "priv", 2, maps.fds(record))
     assert (mine[0], mask_addresses(mine[1])) == (errno, mask_addresses(log))
