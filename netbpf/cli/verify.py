@@ -53,17 +53,23 @@ def _ask(path: str, caps: str, log_level: int, options: ObjectOptions) -> dict[s
     from netbpf.host.loader import load_spec
     from netbpf.host.sim.host import SimHost
     from netbpf.sources.load import read_program
+    from netbpf.verifier.releases import needed_release
 
     spec = read_program(path, options)
     if spec.classic:
         return _ask_about_filter(path, spec, log_level)
-    host = SimHost(unprivileged_bpf_disabled=0)
+    host, since = SimHost(unprivileged_bpf_disabled=0), needed_release(spec)
     with host.process(caps=CAPS[caps]) as process:
         try:
             loaded = load_spec(process, spec, log_level=log_level)
         except ProgramRejected as e:
-            return {"program": path, "verdict": "reject", "errno": e.errno, "log": e.log, "diagnosis": e.diagnosis}
-        return {"program": path, "verdict": "accept", "errno": 0, "log": process.load_log(loaded.prog_fd), "diagnosis": None}
+            return _answer(path, e.errno or 0, e.log, e.diagnosis) | {"needs_linux": since}
+        return _answer(path, 0, process.load_log(loaded.prog_fd), None) | {"needs_linux": since}
+
+
+def _answer(path: str, errno: int, log: str, diagnosis: Any) -> dict[str, Any]:
+    verdict = "reject" if errno else "accept"
+    return {"program": path, "verdict": verdict, "errno": errno, "log": log, "diagnosis": diagnosis}
 
 
 def _ask_about_filter(path: str, spec: ProgramSpec, log_level: int) -> dict[str, Any]:
@@ -71,8 +77,7 @@ def _ask_about_filter(path: str, spec: ProgramSpec, log_level: int) -> dict[str,
     from netbpf.verifier.classic import verify_classic
 
     result = verify_classic(spec, log_level=log_level)
-    verdict = "accept" if result.program is not None else "reject"
-    return {"program": path, "verdict": verdict, "errno": result.errno, "log": result.log, "diagnosis": result.diagnosis}
+    return _answer(path, result.errno, result.log, result.diagnosis)
 
 
 def _tell(path: str, answer: dict[str, Any]) -> None:
