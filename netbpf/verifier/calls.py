@@ -31,7 +31,7 @@ from netbpf.verifier.frames import (
     set_loop_callback_state,
     set_timer_callback_state,
 )
-from netbpf.verifier.log import reg_type_str, verbose
+from netbpf.verifier.log import reg_type_str, verbose, verifier_bug
 from netbpf.verifier.map_funcs import ELIDE_NULL_MAPS, check_map_func_compatibility, func_text
 from netbpf.verifier.memory import BPF_F_RDONLY_PROG, CallMeta, check_mem_access, direct_value
 from netbpf.verifier.precision import mark_chain_precision
@@ -168,7 +168,7 @@ def check_inlined_callbacks(env: VerifierEnv) -> None:
     if sum(live) < 2 or not any(not any(live[callback:]) for callback in inlined):
         return
     end = sum(1 for a in aux if a.seen) + INLINED_LOOP_INSNS * len(inlined)
-    raise _refuse(env, f"verifier bug: No program to jit at insn {end} (subprog < 0)\n", errno.EFAULT)
+    raise verifier_bug(env, f"No program to jit at insn {end} (subprog < 0)")
 
 
 def record_func_key(env: VerifierEnv, meta: CallMeta, func_id: int, insn_idx: int) -> None:

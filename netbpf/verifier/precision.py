@@ -7,7 +7,6 @@ Checks nothing; never refuses a program on purpose.
 
 from __future__ import annotations
 
-from netbpf.errors import InternalError
 from netbpf.isa.opcodes import BPF_REG_FP
 from netbpf.verifier.backtrack import (
     REGMASK_ARGS,
@@ -94,7 +93,7 @@ def mark_chain_precision(env: VerifierEnv, regno: int) -> None:
     assert cur is not None
     frame, mask = cur.curframe, 1 << regno
     if cur.frame[frame].regs[regno].type != SCALAR_VALUE:
-        raise InternalError("verifier: backtracking misuse")
+        raise verifier_bug(env, "backtracking misuse")  # reached by a bpf_loop whose count is a pointer
     if not env.log_level & BPF_LOG_LEVEL2 and was_chased(env, cur, frame, mask):
         return
     bt = Backtrack(frame)
