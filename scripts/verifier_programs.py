@@ -151,7 +151,7 @@ SIZE_BYTES = op.SIZE_BYTES
 SCALAR_CALLS = (5, 7, 8, 15, 34)  # ktime_get_ns, get_prandom_u32, get_smp_processor_id, get_current_uid_gid, get_hash_recalc
 ATOMICS = (op.BPF_ADD, op.BPF_AND, op.BPF_OR, op.BPF_XOR, op.BPF_XCHG, op.BPF_CMPXCHG, op.BPF_LOAD_ACQ, op.BPF_STORE_REL)
 FORWARD = 1 << 14  # off of a jump whose target is chosen at the end
-FLAGS = (0, 0, 0, 0, 1, 8, 8, 128, 136)
+FLAGS = (0, 0, 0, 0, 0, 1, 8, 8, 8, 128, 136, 2, 3, 4)
 
 
 class Builder:
