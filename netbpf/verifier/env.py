@@ -239,7 +239,7 @@ class VerifierEnv:
         self.insn_aux: list[InsnAux] = [InsnAux() for _ in request.insns]
         self.allow_ptr_leaks, self.allow_uninit_stack = p.allow_ptr_leaks, p.allow_uninit_stack
         self.bypass_spec_v1, self.bypass_spec_v4, self.bpf_capable = p.bypass_spec_v1, p.bypass_spec_v4, p.bpf_capable
-        self.strict_alignment = bool(request.prog_flags & 1)
+        self.strict_alignment = request.prog_flags & 3 == 1  # BPF_F_ANY_ALIGNMENT wins over BPF_F_STRICT_ALIGNMENT
         self.test_state_freq = p.bpf_capable and bool(request.prog_flags & 8)
         self.test_reg_invariants = bool(request.prog_flags & 128)
         self.maps: list[MapInfo] = []
