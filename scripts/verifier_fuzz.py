@@ -27,7 +27,7 @@ from typing import Any
 from kernel_oracle import Oracle, create_map, load_btf
 from verifier_btf import LIBRARY
 from verifier_programs import MAPS, generate, make_record, mutate
-from verifier_records import PROG_TYPE_BY_NAME, MapType, last_reason, load_request, mask_addresses, read_records
+from verifier_records import OLD_STYLE, PROG_TYPE_BY_NAME, MapType, last_reason, load_request, mask_addresses, read_records
 
 from netbpf.isa.instruction import decode, encode
 
@@ -186,7 +186,11 @@ def note_difference(
     """The differing program as a record that verifier_corpus.py reads, counted under what differs."""
     k_errno, k_log = kernel
     said = {"verdict": "reject" if k_errno else "accept", "errno": k_errno, "processed": processed_of(k_log), "log": k_log}
-    kept = record | {"id": f"fuzz/{what}/{sum(tally.differences.values())}", privilege if privilege != "priv" else "kernel": said}
+    kept = record | {
+        "source": OLD_STYLE,
+        "id": f"fuzz/{what}/{sum(tally.differences.values())}",
+        privilege if privilege != "priv" else "kernel": said,
+    }
     detail = kind_of(mine[0], mine[1]) if what != "log" else ""
     kind = f"{what}: kernel {kind_of(k_errno, k_log)} | ours {detail}"
     tally.differences[kind] += 1
