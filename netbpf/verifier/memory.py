@@ -18,6 +18,7 @@ from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
 from netbpf.verifier import state as st
 from netbpf.verifier.alu import BPF_MAX_VAR_OFF
+from netbpf.verifier.bounds import bounds_violation
 from netbpf.verifier.ctx import ctx_load, ctx_store_ok, sock_load_ok
 from netbpf.verifier.env import MapInfo, Reject, VerifierEnv
 from netbpf.verifier.log import reg_type_str, verbose, verbose_linfo
@@ -48,7 +49,7 @@ from netbpf.verifier.stack import (
     is_null,
 )
 from netbpf.verifier.state import RegState, Tnum
-from netbpf.verifier.tnum import tnum_add, tnum_is_aligned, tnum_strn
+from netbpf.verifier.tnum import tnum_strn
 
 ACCESS_DIRECT: Final = 1
 ACCESS_HELPER: Final = 2
@@ -149,6 +150,11 @@ def is_pointer_value(env: VerifierEnv, regno: int) -> bool:
 # --- alignment and offsets --------------------------------------------------------------------------------------------
 
 
+def _is_aligned(var_off: Tnum, off: int, size: int) -> bool:
+    """Whether the sum is a multiple of ``size``: adding a constant leaves unknown low bits unknown."""
+    return ((var_off.value + off) | var_off.mask) & (size - 1) == 0
+
+
 def check_ptr_alignment(env: VerifierEnv, reg: RegState, off: int, size: int, strict_alignment_once: bool) -> None:
     """The address is a multiple of ``size`` where that is asked for: always on the stack, elsewhere by flag."""
     base = reg.type
@@ -157,11 +163,11 @@ def check_ptr_alignment(env: VerifierEnv, reg: RegState, off: int, size: int, st
     if base == st.PTR_TO_ARENA:
         return
     if base in PACKET_TYPES:
-        if not tnum_is_aligned(tnum_add(reg.var_off, Tnum(NET_IP_ALIGN + reg.off + off & U64_MAX, 0)), size):
+        if not _is_aligned(reg.var_off, NET_IP_ALIGN + reg.off + off, size):
             where = f"{NET_IP_ALIGN}+{tnum_strn(reg.var_off)}+{reg.off}+{off}"
             raise _refuse(env, f"misaligned packet access off {where} size {size}\n")
         return
-    if not tnum_is_aligned(tnum_add(reg.var_off, Tnum(reg.off + off & U64_MAX, 0)), size):
+    if not _is_aligned(reg.var_off, reg.off + off, size):
         kind = _ALIGNED_KINDS.get(base, "")
         raise _refuse(env, f"misaligned {kind}access off {tnum_strn(reg.var_off)}+{reg.off}+{off} size {size}\n")
 
@@ -201,6 +207,9 @@ def check_mem_region_access(env: VerifierEnv, regno: int, off: int, size: int, m
     """The region holds the access at both ends of the register's range. ``off`` includes the register's fixed offset."""
     reg = cur_regs(env)[regno]
     low = reg.smin_value + off
+    umax, last = reg.umax_value, mem_size - size
+    if size > 0 and 0 <= low <= last < BPF_MAX_VAR_OFF and umax < BPF_MAX_VAR_OFF and umax + off <= last:
+        return  # what the checks below come to, for a region that is not huge
     if reg.smin_value < 0 and (reg.smin_value == S64_MIN or low != s32(low) or low < 0):
         raise _refuse(env, f"R{regno} min value is negative, either use unsigned index or do a if (index >=0) check.\n")
     try:
@@ -250,6 +259,8 @@ def check_map_access(env: VerifierEnv, regno: int, off: int, size: int, zero_siz
     reg = cur_regs(env)[regno]
     info: MapInfo = reg.map_ptr
     check_mem_region_access(env, regno, off, size, info.spec.value_size, zero_size_allowed)
+    if not info.btf_record:
+        return
     for name, at in sorted(info.btf_record.items(), key=lambda item: item[1]):
         field = BTF_FIELDS.get(name)
         if field is not None and reg.smin_value + off < at + field[1] and at < reg.umax_value + off + size:
@@ -291,7 +302,8 @@ def _access_map_value(
 ) -> None:
     if kind == BPF_WRITE and value_regno >= 0 and is_pointer_value(env, value_regno):
         raise _refuse(env, f"R{value_regno} leaks addr into map\n")
-    check_map_access_type(env, regno, off, size, kind)
+    if reg.map_ptr.spec.map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG):
+        check_map_access_type(env, regno, off, size, kind)
     check_map_access(env, regno, off, size, False, ACCESS_DIRECT)
     if kind == BPF_READ and value_regno >= 0:
         _load_map_value(env, reg, off, size, value_regno, is_ldsx)
@@ -523,7 +535,7 @@ def check_load_mem(
     src_reg_type = regs[insn.src].type
     check_mem_access(env, env.insn_idx, insn.src, insn.off, insn.code & 0x18, BPF_READ, insn.dst, strict_alignment_once, is_ldsx)
     save_aux_ptr_type(env, src_reg_type, allow_trust_mismatch)
-    if src_reg_type == st.PTR_TO_STACK:
+    if src_reg_type == st.PTR_TO_STACK and bounds_violation(regs[insn.dst]):  # nothing else can be out of bounds
         draft = regs[insn.dst].copy()
         reg_bounds_sanity_check(env, draft, ctx)
         regs[insn.dst] = draft

@@ -91,6 +91,8 @@ def check_stack_access_within_bounds(env: VerifierEnv, regno: int, off: int, acc
     """The bytes lie in the frame's 512, and for readers who may not see old stack in what was written. Grows the frame."""
     reg = cur_regs(env)[regno]
     frame = owner(env, reg)
+    if not reg.var_off.mask and access_size > 0 and -len(frame.stack) * BPF_REG_SIZE <= reg.smin_value + off <= -access_size:
+        return  # within what is there
     how = " read from" if kind == BPF_READ else " write to"
     fixed = not reg.var_off.mask
     if fixed:
