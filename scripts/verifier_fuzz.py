@@ -27,7 +27,7 @@ from typing import Any
 from kernel_oracle import Oracle, create_map, load_btf
 from verifier_btf import LIBRARY
 from verifier_programs import MAPS, generate, make_record, mutate
-from verifier_records import OLD_STYLE, PROG_TYPE_BY_NAME, MapType, last_reason, load_request, mask_addresses, read_records
+from verifier_records import AS_LOADED, PROG_TYPE_BY_NAME, MapType, last_reason, load_request, mask_addresses, read_records
 
 from netbpf.isa.instruction import decode, encode
 
@@ -187,7 +187,7 @@ def note_difference(
     k_errno, k_log = kernel
     said = {"verdict": "reject" if k_errno else "accept", "errno": k_errno, "processed": processed_of(k_log), "log": k_log}
     kept = record | {
-        "source": OLD_STYLE,
+        "source": AS_LOADED,
         "id": f"fuzz/{what}/{sum(tally.differences.values())}",
         privilege if privilege != "priv" else "kernel": said,
     }

@@ -187,6 +187,7 @@ def record_insns(record: dict[str, Any]) -> Program | None:
 
 
 POISONED_MAP = 2001000000  # libbpf's number for the first map of an object that was not created
+AS_LOADED = "fuzz"  # records of verifier_fuzz.py: the kernel was given just these instructions
 OLD_STYLE = "B"  # records of test_verifier.c's programs, whose maps had no names
 
 
@@ -203,7 +204,12 @@ def load_request(
         info.bypass_spec_v1 = True if map_fds else None
     for index, name, *_ in record.get("map_relocs") or []:
         insns[index] = insns[index]._replace(imm=by_name[name])
-        if privilege == "unpriv" and record.get("source") != OLD_STYLE and not map_fds and _needs_privilege(fds[by_name[name]]):
+        if (
+            privilege == "unpriv"
+            and record.get("source") not in (OLD_STYLE, AS_LOADED)
+            and not map_fds
+            and _needs_privilege(fds[by_name[name]])
+        ):
             insns[index] = insns[index + 1] = Instruction(BPF_JMP | BPF_CALL, imm=POISONED_MAP + list(by_name).index(name))
     attach = record.get("expected_attach_type")
     return LoadRequest(
