@@ -21,11 +21,11 @@ def test_out_of_bounds() -> None:
     told = result.diagnosis
     assert told is not None
     assert json.loads(json.dumps(told)) == told
-    assert (told["kind"], told["errno"], told["insn"], told["register"]) == ("out_of_bounds", "EACCES", 11, 0)
+    assert (told["kind"], told["errno"], told["insn"], told["register"]) == ("out_of_bounds", "EACCES", 10, 0)
     assert told["message"] == "R0 max value is outside of the allowed memory range"
     assert told["details"] == ["invalid access to map value, value_size=48 off=64 size=8", told["message"]]
     assert told["instruction"] == "(79) r1 = *(u64 *)(r0 +0)"
-    assert [(step["insn"], step["taken"]) for step in told["path"]] == [(8, False), (9, False)]
+    assert [(step["insn"], step["taken"]) for step in told["path"]] == [(7, False), (8, False)]
     assert told["registers"]["R0"].startswith("map_value(map=array,ks=4,vs=48,smin=smin32=0,smax=umax=smax32=umax32=64")
     assert told["hint"].startswith("Bound the offset")
 
