@@ -194,7 +194,7 @@ def _slot_content_safe(env: VerifierEnv, old: StackSlot, cur: StackSlot, idmap: 
         return regsafe(env, old.spilled_ptr, cur.spilled_ptr, idmap, exact)
     if kind in (STACK_DYNPTR, STACK_ITER, st.STACK_IRQ_FLAG):
         o, c = old.spilled_ptr, cur.spilled_ptr
-        return o.ext == c.ext and idmap.check(o.ref_obj_id, c.ref_obj_id)
+        return o.ext[:2] == c.ext[:2] and idmap.check(o.ref_obj_id, c.ref_obj_id)  # which dynptr it is does not matter
     return True
 
 
