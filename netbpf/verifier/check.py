@@ -50,6 +50,7 @@ from netbpf.verifier.log import (
     verbose,
     vlog_reset,
 )
+from netbpf.verifier.loops import forget_explored_states
 from netbpf.verifier.memory import check_atomic, check_load_mem, check_mem_access, check_store_reg, save_aux_ptr_type
 from netbpf.verifier.packets import check_ld_abs, check_ld_imm, check_return_code
 from netbpf.verifier.path import BPF_MAIN_FUNC, init_func_state, pop_stack
@@ -322,6 +323,7 @@ def _entry_state(env: VerifierEnv, subprog: int) -> VerifierState:
 def do_check_common(env: VerifierEnv, subprog: int) -> None:
     """Walk one function from its entry: the main program with R1 = ctx, a global function with what its BTF promises."""
     env.prev_linfo = None
+    forget_explored_states(env)
     state = env.cur_state = _entry_state(env, subprog)
     regs = state.frame[0].regs
     bpf_reset_live_stack_callchain(env)
@@ -340,7 +342,7 @@ def do_check_common(env: VerifierEnv, subprog: int) -> None:
 
 def _free_states(env: VerifierEnv) -> None:
     """Checkpoints serve one function's walk."""
-    env.explored_states = [[] for _ in env.insns]
+    forget_explored_states(env)
     env.cur_state = None
     env.stack.clear()
     for visit in env.scc_visits.values():

@@ -249,7 +249,8 @@ class VerifierEnv:
         self.prev_insn_idx = 0
         self.cur_state: VerifierState | None = None
         self.stack: list[Any] = []  # pending (state, insn_idx, prev_insn_idx, log position)
-        self.explored_states: list[list[Any]] = [[] for _ in request.insns]  # hash buckets of checkpoints
+        self.explored_states: list[list[Any]] = []  # hash buckets of checkpoints
+        self.explored_main: list[list[Any]] = []  # the same by instruction, for an outermost frame
         self.id_gen = 0
         self.stats = Stats()
         self.log_level = request.log_level

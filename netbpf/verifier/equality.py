@@ -348,21 +348,15 @@ def out_of_range(env: VerifierEnv, old: VerifierState, cur: VerifierState, insn_
 
 
 def states_maybe_looping(old: VerifierState, cur: VerifierState, aux: InsnAux) -> bool:
-    """The current frame's registers are the same to the last bit: worth a closer look.
-
-    The register that differed last time at this instruction is looked at first.
-    """
+    """The current frame's registers are the same to the last bit: worth a closer look. Remembers which one was not."""
     if old.curframe != cur.curframe:
         return False
-    old_regs, cur_regs = old.frame[old.curframe].regs, cur.frame[cur.curframe].regs
-    o, c = old_regs[aux.differs_at], cur_regs[aux.differs_at]
-    if o is not c and (o.umin_value != c.umin_value or o.umax_value != c.umax_value):
-        return False
-    for i, (o, c) in enumerate(zip(old_regs, cur_regs, strict=True)):
+    for i, (o, c) in enumerate(zip(old.frame[old.curframe].regs, cur.frame[cur.curframe].regs, strict=True)):
         if o is not c and (o.umin_value != c.umin_value or _looping_part(o) != _looping_part(c)):
             aux.differs_at = i
             return False
     return True
+
 
 
 def same_callsites(a: VerifierState, b: VerifierState) -> bool:

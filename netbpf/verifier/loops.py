@@ -150,6 +150,13 @@ def widen_imprecise_scalars(env: VerifierEnv, old: VerifierState, cur: VerifierS
                     func.stack[i] = StackSlot(slot.slot_type, reg)
 
 
+def forget_explored_states(env: VerifierEnv) -> None:
+    """Empty buckets, for one function's walk. ``explored_main[i]`` is the bucket of instruction ``i`` in an outermost frame."""
+    n = len(env.insns)
+    env.explored_states = [[] for _ in range(n)]
+    env.explored_main = [env.explored_states[(0xFFFF_FFFF - i) % n] for i in range(n)]
+
+
 def explored_state(env: VerifierEnv, insn_idx: int, cur: VerifierState) -> list[VerifierState]:
     """The kernel's hash bucket: other instructions' checkpoints may stand in it, and are counted."""
     bucket = ((insn_idx ^ cur.frame[cur.curframe].callsite) & 0xFFFF_FFFF) % len(env.insns)

@@ -135,7 +135,9 @@ def _look_through(
     """
     aux, count = env.insn_aux[insn_idx], 0
     special = aux.force_checkpoint  # may_goto, or a call of a callback: nothing else has it
-    in_async = cur.frame[cur.curframe].in_async_callback_fn
+    frame = cur.curframe
+    in_async, regs = cur.frame[frame].in_async_callback_fn, cur.frame[frame].regs
+    mine = regs[aux.differs_at]  # the register that told two states here apart last time will most likely do so again
     for old in states[::-1]:
         count += 1
         if old.insn_idx != insn_idx:
@@ -144,8 +146,12 @@ def _look_through(
             if special and not (in_async and _other_async_entry(old, cur)) and _is_loop_hit(env, old, cur, insn_idx):
                 _prune(env, old, cur, insn_idx, not aux.calls_callback)
                 return True, False, count
-            if states_maybe_looping(old, cur, aux):
-                _check_infinite_loop(env, old, cur, insn_idx)
+            if old.curframe == frame:
+                his = old.frame[frame].regs[aux.differs_at]
+                if his is mine or (his.umin_value == mine.umin_value and his.umax_value == mine.umax_value):
+                    if states_maybe_looping(old, cur, aux):
+                        _check_infinite_loop(env, old, cur, insn_idx)
+                    mine = regs[aux.differs_at]
             if few:
                 add = False
         elif not surely_differ(env, old, cur, insn_idx):
@@ -178,7 +184,7 @@ def is_state_visited(env: VerifierEnv, insn_idx: int) -> bool:
     jmps, insns = env.jmps_processed - env.prev_jmps_processed, stats.insn_processed - env.prev_insn_processed
     force = env.test_state_freq or env.insn_aux[insn_idx].force_checkpoint or len(cur.jmp_history) > MAX_JMP_HISTORY
     add = force or (jmps >= 2 and insns >= 8)
-    states = explored_state(env, insn_idx, cur)
+    states = explored_state(env, insn_idx, cur) if cur.curframe else env.explored_main[insn_idx]
     if states:
         for old in states:
             if not old.branches and not old.cleaned:
