@@ -1,3 +1,24 @@
-"""netbpf: Linux socket filtering in user space, as the kernel does it."""
+"""netbpf: Linux socket filtering in user space, as the kernel does it.
+
+The public names below are imported when they are first used, so that ``import netbpf`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_PUBLIC: dict[str, str] = {}
+"""Public name -> the module that defines it."""
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module 'netbpf' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(module), name)
+    return value
