@@ -11,7 +11,6 @@ from netbpf.cli.objects import add_object_arguments, object_options
 from netbpf.errors import UsageError
 
 if TYPE_CHECKING:
-    from netbpf.isa.instruction import Instruction
     from netbpf.program import ProgramSpec
 
 SUMMARY = "print a program as the kernel's log or bpftool does, a classic filter as tcpdump does"
@@ -99,41 +98,6 @@ def lines(spec: ProgramSpec, style: str, *, opcodes: bool = False, source: bool 
 
         yield from format_program(spec).splitlines()
     else:
-        yield from _listing(spec, style, opcodes, source)
+        from netbpf.sources.listing import listing
 
-
-def _listing(spec: ProgramSpec, style: str, opcodes: bool, source: bool) -> Iterator[str]:
-    from netbpf.isa.cfg import insn_starts
-    from netbpf.isa.disasm import Names, format_insn
-    from netbpf.isa.instruction import encode
-    from netbpf.isa.opcodes import is_ld_imm64
-
-    names = Names(imm64=lambda insn, value: _map_name(spec, insn, value))
-    numbered = "{:4d}: {}" if style == "xlated" else "{}: {}"
-    above = _source_lines(spec, style) if source else {}
-    for pc in insn_starts(spec.insns):
-        yield from above.get(pc, ())
-        slots = spec.insns[pc : pc + 2] if is_ld_imm64(spec.insns[pc].code) else spec.insns[pc : pc + 1]
-        yield numbered.format(pc, format_insn(slots[0], slots[-1] if len(slots) > 1 else None, names=names))
-        if opcodes:
-            yield f"       {encode(slots).hex(' ')}"
-
-
-def _source_lines(spec: ProgramSpec, style: str) -> dict[int, list[str]]:
-    """What stands above an instruction: its C source as BTF tells it, or the line that a source without BTF had."""
-    if not spec.btf:
-        return {pc: [f"; {text}"] for pc, text in spec.source_lines}
-    from netbpf.cli.source_lines import source_lines
-
-    return source_lines(spec, style)
-
-
-def _map_name(spec: ProgramSpec, insn: Instruction, value: int) -> str | None:
-    """Maps by the names their declarations give; the rest as bpftool says it."""
-    from netbpf.isa.disasm import xlated_imm64
-    from netbpf.isa.opcodes import BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE
-
-    index, offset = value & 0xFFFF_FFFF, value >> 32
-    if index >= len(spec.maps) or insn.src not in (BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE):
-        return xlated_imm64(insn, value)
-    return f"map[{spec.maps[index].spec.name}]" + ("" if insn.src == BPF_PSEUDO_MAP_IDX else f"[0]+{offset}")
+        yield from listing(spec, style, opcodes=opcodes, source=source)

@@ -1,7 +1,9 @@
-"""The C source of a program by its BTF, as bpftool and the kernel's log print it above the instructions."""
+"""A program as a listing: its instructions in the words of bpftool or of the kernel's log, maps by their names, the lines of its
+source above them, as its BTF or its text tells them. Knows blueprints of programs; nothing loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from netbpf.btf import (
@@ -19,11 +21,49 @@ from netbpf.btf import (
     KIND_VOLATILE,
     Btf,
 )
+from netbpf.isa.cfg import insn_starts
+from netbpf.isa.disasm import Names, format_insn, xlated_imm64
+from netbpf.isa.instruction import Instruction, encode
+from netbpf.isa.opcodes import BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE, is_ld_imm64
 from netbpf.program import ProgramSpec
 
 _TAGS: Final = {KIND_STRUCT: "struct", KIND_UNION: "union", KIND_ENUM: "enum", KIND_ENUM64: "enum"}
 _QUALIFIERS: Final = {KIND_CONST: "const ", KIND_VOLATILE: "volatile ", KIND_RESTRICT: "restrict "}
 MAX_DEPTH: Final = 32
+
+
+def listing(spec: ProgramSpec, style: str, *, opcodes: bool = False, source: bool = True) -> Iterator[str]:
+    """The lines of a program in ``style`` xlated or log; ``opcodes`` adds the bytes of each instruction below it, ``source`` what
+    ``lines_above`` tells."""
+    numbered = "{:4d}: {}" if style == "xlated" else "{}: {}"
+    above = lines_above(spec, style) if source else {}
+    for pc, text in insn_texts(spec).items():
+        yield from above.get(pc, ())
+        yield numbered.format(pc, text)
+        if opcodes:
+            slots = spec.insns[pc : pc + 2] if is_ld_imm64(spec.insns[pc].code) else spec.insns[pc : pc + 1]
+            yield f"       {encode(slots).hex(' ')}"
+
+
+def insn_texts(spec: ProgramSpec) -> dict[int, str]:
+    """The text of the instruction at each pc, ``(07) r2 += -4``; a map is called by the name that its declaration gives."""
+    insns, names = spec.insns, Names(imm64=lambda insn, value: _map_name(spec, insn, value))
+    return {pc: format_insn(insns[pc], insns[pc + 1] if pc + 1 < len(insns) else None, names=names) for pc in insn_starts(insns)}
+
+
+def _map_name(spec: ProgramSpec, insn: Instruction, value: int) -> str | None:
+    """Maps by the names their declarations give; the rest as bpftool says it."""
+    index, offset = value & 0xFFFF_FFFF, value >> 32
+    if index >= len(spec.maps) or insn.src not in (BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE):
+        return xlated_imm64(insn, value)
+    return f"map[{spec.maps[index].spec.name}]" + ("" if insn.src == BPF_PSEUDO_MAP_IDX else f"[0]+{offset}")
+
+
+def lines_above(spec: ProgramSpec, style: str) -> dict[int, list[str]]:
+    """What stands above an instruction: its C source as BTF tells it, or the line that a source without BTF had."""
+    if not spec.btf:
+        return {pc: [f"; {text}"] for pc, text in spec.source_lines}
+    return source_lines(spec, style)
 
 
 def source_lines(spec: ProgramSpec, style: str) -> dict[int, list[str]]:
