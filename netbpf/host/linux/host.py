@@ -33,6 +33,19 @@ def possible_cpus() -> int:
     return int(last.split("-")[-1]) + 1
 
 
+def possible_cpus_or_one() -> int:
+    """``possible_cpus``; 1 where this machine does not tell."""
+    try:
+        return possible_cpus()
+    except (OSError, ValueError):
+        return 1
+
+
+def lab_cpu() -> int:
+    """The CPU that frames of a lab are delivered on: the first one this thread may use. Per-CPU maps count there."""
+    return min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+
+
 class LinuxProcess(BpfCalls):
     """This very process towards the kernel. It remembers the descriptors made through it and closes them at its end.
 
@@ -154,7 +167,10 @@ class LinuxHost:
 
 
 class LinuxLab:
-    """``host.lab.Lab`` on the running kernel. Namespace, device and sockets are gone when it is left."""
+    """``host.lab.Lab`` on the running kernel. Namespace, device and sockets are gone when it is left.
+
+    Inside, the entering thread stays on one CPU, ``lab_cpu()``: a frame that it delivers runs the programs there.
+    """
 
     def __init__(self, device: str, mac: bytes | None, mtu: int, kind: str) -> None:
         self.process = LinuxProcess(netns_worker())
@@ -165,9 +181,12 @@ class LinuxLab:
             raise
 
     def __enter__(self) -> LinuxLab:
+        self._cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {lab_cpu()})
         return self
 
     def __exit__(self, *exc: object) -> None:
+        os.sched_setaffinity(0, self._cpus)
         try:
             self.process.run(self.device.close)
         finally:
