@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from netbpf.cli.objects import add_object_arguments, object_options
 from netbpf.cli.progress import Progress
@@ -16,6 +16,7 @@ from netbpf.errors import CaptureError, UsageError
 
 if TYPE_CHECKING:
     from netbpf.replay.core import Interval, Replay
+    from netbpf.replay.lab_session import LabSession
     from netbpf.replay.output import CaptureOutput
     from netbpf.replay.session import Session
 
@@ -32,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-w", dest="write", metavar="OUT", help="write what was accepted, trimmed as the verdict says (.pcapng: pcapng)"
     )
     parser.add_argument("--engine", default=None, choices=("native", "interp"), help="native (default) or interp, the reference")
+    parser.add_argument(
+        "--backend",
+        choices=("sim", "kernel", "both"),
+        default="sim",
+        help="sim: ours (default); kernel: the running one, frames into a TAP of its own (root); both: the first difference",
+    )
     parser.add_argument("--checked", action="store_true", help="native code keeps every run-time check")
     parser.add_argument("--no-cache", action="store_true", help="compile afresh, and keep nothing on disk")
     parser.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds of trace time a line (default 1)")
@@ -53,12 +60,24 @@ def run(args: argparse.Namespace) -> int:
     from netbpf.replay.output import CaptureOutput
 
     with ExitStack() as stack:
-        session = stack.enter_context(_session(args))
+        session = _session(args)
+        stack.enter_context(session)
         output = stack.enter_context(CaptureOutput(args.write)) if args.write else None
-        return _Run(args, session, output).go()
+        if args.backend == "sim":
+            return _Run(args, session, output).go()
+        from netbpf.cli.backend import told_at_end
+
+        lab = cast("LabSession", session)
+        code = _Run(args, session, output).go() if lab.is_loaded else 0
+        return code if code == EX_INTERRUPTED else told_at_end(lab, quiet=args.json) or code
 
 
-def _session(args: argparse.Namespace) -> Session:
+def _session(args: argparse.Namespace) -> Session | LabSession:
+    if args.backend != "sim":
+        from netbpf.replay.lab_session import LabSession
+        from netbpf.sources.load import read_program
+
+        return LabSession(read_program(args.prog, object_options(args)), args.backend, engine=args.engine)
     from netbpf.replay.session import Session
 
     return Session.of_file(
@@ -80,7 +99,7 @@ class _Run:
     """One run of the command: what it prints and when."""
 
     args: argparse.Namespace
-    session: Session
+    session: Session | LabSession
     output: CaptureOutput | None
     intervals: list[Interval] = field(default_factory=list)
     errors: list[CaptureError] = field(default_factory=list)
@@ -147,7 +166,11 @@ class _Run:
 
         engine = self.session.engine_name
         if self.args.json:
-            print(json.dumps(json_report(replay, self.intervals, seconds, engine)))
+            report = json_report(replay, self.intervals, seconds, engine)
+            if self.args.backend != "sim":
+                found = cast("LabSession", self.session).finish()
+                report |= {"backend": self.args.backend, "difference": found and found.as_dict()}
+            print(json.dumps(report))
             return
         print(totals_text(replay, seconds, engine))
         if self.args.dump != "none":

@@ -55,3 +55,18 @@ class Map(Protocol):
 
     def next_key(self, key: bytes | None) -> bytes | None:
         """The key after ``key`` in the kernel's order; the first one when ``key`` is None or not there; None at the end."""
+
+
+class ReadableMap(Protocol):
+    """What is read of a map by who only shows it: a live one of ours, or one behind a descriptor (``host.fd_map``)."""
+
+    spec: MapSpec
+
+    @property
+    def map_type(self) -> int: ...
+
+    def lookup_user(self, key: bytes, flags: int = 0) -> bytes:
+        """The value's bytes. Raises BpfError(ENOENT ...)."""
+
+    def next_key(self, key: bytes | None) -> bytes | None:
+        """The key after ``key``; the first one when ``key`` is None; None at the end."""

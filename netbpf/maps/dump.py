@@ -14,12 +14,12 @@ from typing import Any, Final
 from netbpf.abi.maps import MAP_KINDS, MapType
 from netbpf.errors import BpfError
 from netbpf.ints import round_up
-from netbpf.maps.base import Map
+from netbpf.maps.base import ReadableMap
 
 _SPARSE: Final = (MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 
 
-def entries(live: Map) -> Iterator[tuple[bytes, bytes | str]]:
+def entries(live: ReadableMap) -> Iterator[tuple[bytes, bytes | str]]:
     """Every (key, value) in the kernel's order; in place of a value that cannot be read, the reason. Entries of programs or
     maps that are not set are left out; a kind without keys has none."""
     key = _next_key(live, None)
@@ -34,7 +34,7 @@ def entries(live: Map) -> Iterator[tuple[bytes, bytes | str]]:
         key = _next_key(live, key)
 
 
-def _next_key(live: Map, key: bytes | None) -> bytes | None:
+def _next_key(live: ReadableMap, key: bytes | None) -> bytes | None:
     try:
         return live.next_key(key)
     except BpfError:
@@ -47,7 +47,7 @@ def format_hex(data: bytes) -> str:
     return "\n".join("  ".join(part.hex(" ") for part in (line[:8], line[8:]) if part) for line in lines)
 
 
-def cpu_values(live: Map, value: bytes) -> list[bytes]:
+def cpu_values(live: ReadableMap, value: bytes) -> list[bytes]:
     """The copies in a per-CPU value, without padding, CPU 0 first."""
     step, size = round_up(live.spec.value_size, 8), live.spec.value_size
     return [value[at : at + size] for at in range(0, len(value), step)]
@@ -56,13 +56,13 @@ def cpu_values(live: Map, value: bytes) -> list[bytes]:
 Formatter = Callable[[bytes], Any]  # the bytes of a key or of a value -> what JSON can say
 
 
-def dump(live: Map, form: str, typed: tuple[Formatter, Formatter] | None = None) -> str:
+def dump(live: ReadableMap, form: str, typed: tuple[Formatter, Formatter] | None = None) -> str:
     """The contents in a form of `bpftool map dump`: "plain", "json" (-j) or "pretty" (-p). ``typed`` are what the types of keys
     and values make of their bytes; the JSON forms have that as ``formatted``."""
     return dump_plain(live) if form == "plain" else dump_json(live, pretty=form == "pretty", typed=typed)
 
 
-def dump_plain(live: Map) -> str:
+def dump_plain(live: ReadableMap) -> str:
     """As `bpftool map dump`; ends with the line ``Found N elements`` (entries that show an error are not counted)."""
     lines, found = [], 0
     per_cpu = MAP_KINDS[live.map_type].per_cpu
@@ -92,7 +92,7 @@ def _format_cpu_values(key: bytes, values: list[bytes]) -> str:
     return "\n".join([f"key:\n{format_hex(key)}", *lines])
 
 
-def dump_objects(live: Map, typed: tuple[Formatter, Formatter] | None = None) -> list[dict[str, Any]]:
+def dump_objects(live: ReadableMap, typed: tuple[Formatter, Formatter] | None = None) -> list[dict[str, Any]]:
     """What the JSON forms print, as Python values: ``key`` and ``value`` lists of "0x.." strings; per-CPU kinds have
     ``values``, a list of {``cpu``, ``value``}. With ``typed`` a row has the same again by its types, under ``formatted``."""
     per_cpu = MAP_KINDS[live.map_type].per_cpu
@@ -111,7 +111,7 @@ def dump_objects(live: Map, typed: tuple[Formatter, Formatter] | None = None) ->
     return rows
 
 
-def _formatted(live: Map, key: bytes, value: bytes, typed: tuple[Formatter, Formatter]) -> dict[str, Any]:
+def _formatted(live: ReadableMap, key: bytes, value: bytes, typed: tuple[Formatter, Formatter]) -> dict[str, Any]:
     key_form, value_form = typed
     if not MAP_KINDS[live.map_type].per_cpu:
         return {"key": key_form(key), "value": value_form(value)}
@@ -123,7 +123,7 @@ def _hex_list(data: bytes) -> list[str]:
     return [f"0x{byte:02x}" for byte in data]
 
 
-def dump_json(live: Map, *, pretty: bool = False, typed: tuple[Formatter, Formatter] | None = None) -> str:
+def dump_json(live: ReadableMap, *, pretty: bool = False, typed: tuple[Formatter, Formatter] | None = None) -> str:
     """As `bpftool -j map dump`, or `bpftool -p map dump`; ends with a newline."""
     rows = dump_objects(live, typed)
     return (format_pretty(rows) if pretty else json.dumps(rows, separators=(",", ":"))) + "\n"

@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import errno as _errno
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from netbpf.abi import sockopt as so
-from netbpf.abi.maps import MAP_KINDS, MapType
 from netbpf.abi.net import ETH_P_ALL
-from netbpf.errors import BpfError, ProgramRejected, errno_name
+from netbpf.errors import ProgramRejected, errno_name
 from netbpf.host.attach import attach_loaded, load_for_socket
-from netbpf.host.base import Host, Process
+from netbpf.host.base import Host
 from netbpf.host.choose import get_host
-from netbpf.host.lab import Lab, Outcome, Received, open_packet_socket, send_and_gather
+from netbpf.host.fd_map import FdMap
+from netbpf.host.lab import Received, open_packet_socket, send_and_gather
 from netbpf.host.loader import LoadedSpec
 from netbpf.program import ProgramSpec
+from netbpf.replay.contents import Entry, PerfEvents, read_maps
 from netbpf.replay.frames import describe_frame
 
 LAB_MAC: Final = bytes.fromhex("020000000001")
@@ -35,14 +36,8 @@ LAB_MAC: Final = bytes.fromhex("020000000001")
 AUXDATA = Struct("<IIIHHHH")  # struct tpacket_auxdata
 AUX_FIELDS: Final = ("status", "len", "snaplen", "mac", "net", "vlan_tci", "vlan_tpid")
 ADDRESS_FIELDS: Final = ("device", "protocol", "pkt_type", "hatype", "address")
-_TAKEN: Final = frozenset({MapType.QUEUE, MapType.STACK})  # read by taking elements out
-_BY_OBJECT: Final = frozenset({MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})  # values are ids
-_UNREADABLE: Final = frozenset({MapType.BLOOM_FILTER, MapType.SK_STORAGE})
 _ADDRESS = re.compile(r"(\(18\) r\d+ = )0x(?:0|ffff[0-9a-f]{12})\b *")  # of a map: ours has none to tell
 _NOT_COMPARED: Final = ("verification time ",)
-
-Entry = tuple[bytes, bytes]
-
 
 class Packet(NamedTuple):
     """One frame: ``received`` is what the socket got of it, once or (on lo) twice, nothing where the verdict was 0; ``seen``
@@ -112,6 +107,11 @@ class Difference:
             lines += [f"frame {self.number}, {len(self.frame)} bytes:", describe_frame(self.frame)]
         return "\n".join(lines)
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the frame in hex."""
+        told = {"kind": self.kind, "what": self.what, **dict(zip(self.backends, (self.first, self.second), strict=True))}
+        return {**told, "packet": self.number, "frame": self.frame.hex()} if self.number else told
+
 
 # --- one host -------------------------------------------------------------------------------------------------------------
 
@@ -131,6 +131,77 @@ class LabOptions:
 DEFAULT_LAB: Final = LabOptions()
 
 
+class LabRun:
+    """A program on a host's lab, frames in as they come: the streaming form of ``run_on``. A context manager.
+
+    ``errno`` and ``step`` tell a refused load or attach; frames are then for nobody. ``maps`` are there while it is open.
+    Raises BpfError where the lab itself cannot be made (privileges, no pytun), UsageError for an unknown host.
+    """
+
+    def __init__(
+        self,
+        host: Host | str,
+        spec: ProgramSpec,
+        *,
+        options: LabOptions = DEFAULT_LAB,
+        log_level: int = 0,
+        engine: str | None = None,
+    ) -> None:
+        made = _host(host, engine)
+        self.backend, self.spec, self.options, self.log_level = made.name, spec, options, log_level
+        self.errno, self.step, self.log = 0, "", ""
+        self.loaded = LoadedSpec(-1, {})
+        self._lab = made.lab(kind=options.kind, mac=options.mac)
+
+    def __enter__(self) -> Self:
+        lab, options = self._lab.__enter__(), self.options
+        try:
+            self.process = lab.process
+            self._witness = open_packet_socket(lab)  # first, so that it is served last: what it saw, the other was asked about
+            self._sock = open_packet_socket(lab, sock_type=options.sock_type, protocol=options.protocol)
+            self._attach()
+            self._events = PerfEvents(self.process, self.spec, self.loaded)
+        except BaseException:
+            self._lab.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._sock.close()
+        self._witness.close()
+        self._lab.__exit__(*exc)
+
+    def _attach(self) -> None:
+        self.step = "load"
+        try:
+            self.loaded = load_for_socket(self.process, self.spec, log_level=self.log_level)
+            self.step = "attach"
+            attach_loaded(self.process, self._sock, self.spec, self.loaded)
+        except OSError as refused:
+            self.errno = refused.errno or _errno.EIO
+            self.log = refused.log if isinstance(refused, ProgramRejected) else ""
+            return
+        self.step = ""
+        self.log = self.process.load_log(self.loaded.prog_fd) if self.loaded.prog_fd >= 0 else ""
+
+    @property
+    def maps(self) -> dict[str, FdMap]:
+        """The program's maps as user space reads them, by name."""
+        return {name: FdMap(self.process, fd, name) for name, fd in self.loaded.map_fds.items()}
+
+    def send(self, frames: Sequence[bytes]) -> list[Packet]:
+        """What became of each frame."""
+        outcomes = send_and_gather(self._lab, self._sock, frames, witness=self._witness, wait_s=self.options.wait_s)
+        return [Packet(outcome.received, outcome.seen) for outcome in outcomes]
+
+    def result(self, frames: Sequence[bytes] = (), packets: Sequence[Packet] = ()) -> HostRun:
+        """The run, with the maps as they stand now; queues, stacks and rings are emptied by it."""
+        if self.errno:
+            return HostRun(self.backend, self.errno, self.step, self.log)
+        maps = read_maps(self.process, self.spec, self.loaded, self._events)
+        return HostRun(self.backend, log=self.log, frames=tuple(frames), packets=tuple(packets), maps=maps)
+
+
 def run_on(
     host: Host | str,
     spec: ProgramSpec,
@@ -138,34 +209,17 @@ def run_on(
     *,
     options: LabOptions = DEFAULT_LAB,
     log_level: int = 0,
-    on_frame: Callable[[int], None] | None = None,
 ) -> HostRun:
-    """Run ``frames`` through a program on a host ("sim", "kernel", or a Host); what came of it.
-
-    ``on_frame`` is called with the number of frames done. A refused load or attach is told in the result. Raises BpfError
-    where the lab itself cannot be made (privileges, no pytun), UsageError for an unknown host.
-    """
-    made = _host(host)
-    with made.lab(kind=options.kind, mac=options.mac) as lab:
-        witness = open_packet_socket(lab)  # first, so that it is served last: what it has seen, the other was asked about
-        with open_packet_socket(lab, sock_type=options.sock_type, protocol=options.protocol) as sock:
-            step = "load"
-            try:
-                loaded = load_for_socket(lab.process, spec, log_level=log_level)
-                step = "attach"
-                attach_loaded(lab.process, sock, spec, loaded)
-            except OSError as refused:
-                log = refused.log if isinstance(refused, ProgramRejected) else ""
-                return HostRun(made.name, refused.errno or _errno.EIO, step, log)
-            events = _Events(lab.process, spec, loaded)
-            sent = tuple(frames)
-            outcomes = _send(lab, sock, witness, sent, options.wait_s, on_frame)
-            maps = read_maps(lab.process, spec, loaded, events)
-            log = lab.process.load_log(loaded.prog_fd) if loaded.prog_fd >= 0 else ""
-    return HostRun(made.name, log=log, frames=sent, packets=outcomes, maps=maps)
+    """Run ``frames`` through a program on a host ("sim", "kernel", or a Host); what came of it. A refused load or attach is told
+    in the result. Raises as ``LabRun`` does."""
+    with LabRun(host, spec, options=options, log_level=log_level) as lab:
+        if lab.errno:
+            return lab.result()
+        sent = tuple(frames)
+        return lab.result(sent, lab.send(sent))
 
 
-def _host(host: Host | str) -> Host:
+def _host(host: Host | str, engine: str | None) -> Host:
     """The simulator gets as many CPUs as the kernel counts here, so that per-CPU values have one shape."""
     if not isinstance(host, str):
         return host
@@ -174,96 +228,8 @@ def _host(host: Host | str) -> Host:
         from netbpf.host.linux.host import lab_cpu, possible_cpus_or_one
         from netbpf.host.sim.host import SimHost
 
-        return SimHost(env=SystemEnv(lab_cpu()), n_cpus=possible_cpus_or_one())
+        return SimHost(env=SystemEnv(lab_cpu()), n_cpus=possible_cpus_or_one(), engine=engine)
     return get_host(host)
-
-
-def _send(
-    lab: Lab,
-    sock: Any,
-    witness: Any,
-    frames: Sequence[bytes],
-    wait_s: float,
-    on_frame: Callable[[int], None] | None,
-) -> tuple[Packet, ...]:
-    packets: list[Packet] = []
-    for start in range(0, len(frames), 1024):
-        piece: list[Outcome] = send_and_gather(lab, sock, frames[start : start + 1024], witness=witness, wait_s=wait_s)
-        packets += [Packet(outcome.received, outcome.seen) for outcome in piece]
-        if on_frame is not None:
-            on_frame(len(packets))
-    return tuple(packets)
-
-
-# --- maps -----------------------------------------------------------------------------------------------------------------
-
-
-class _Events:
-    """Perf events opened for the perf event arrays of a program, one a CPU."""
-
-    def __init__(self, process: Process, spec: ProgramSpec, loaded: LoadedSpec) -> None:
-        self.process = process
-        self.fds: dict[str, list[int]] = {}
-        for decl in spec.maps:
-            if decl.spec.map_type == MapType.PERF_EVENT_ARRAY:
-                self.fds[decl.spec.name] = self._open(loaded.map_fds[decl.spec.name], decl.spec.max_entries)
-
-    def _open(self, map_fd: int, entries: int) -> list[int]:
-        fds = []
-        for cpu in range(min(self.process.possible_cpus, entries or self.process.possible_cpus)):
-            try:
-                fd = self.process.perf_event_open(cpu)
-            except BpfError as e:
-                if e.errno == _errno.ENODEV:  # a CPU that may come but is not there
-                    continue
-                raise
-            self.process.map_update_elem(map_fd, cpu.to_bytes(4, "little"), fd.to_bytes(4, "little"))
-            fds.append(fd)
-        return fds
-
-    def records(self, name: str) -> list[bytes]:
-        """What was written, CPU by CPU; a record tells a loss as ``lost N``."""
-        rows = [r for fd in self.fds[name] for r in self.process.perf_read(fd)]
-        return [f"lost {r.lost}".encode() if r.lost else r.raw for r in rows]
-
-
-def read_maps(
-    process: Process, spec: ProgramSpec, loaded: LoadedSpec, events: _Events | None = None
-) -> dict[str, tuple[Entry, ...]]:
-    """What the maps of a loaded program hold, as ``HostRun.maps`` has it. Queues, stacks and rings are emptied by it."""
-    out = {}
-    for decl in spec.maps:
-        name, kind = decl.spec.name, decl.spec.map_type
-        if kind == MapType.PERF_EVENT_ARRAY:
-            out[name] = _numbered(events.records(name) if events else ())
-        else:
-            out[name] = _read_map(process, kind, loaded.map_fds[name])
-    return out
-
-
-def _read_map(process: Process, kind: int, fd: int) -> tuple[Entry, ...]:
-    if kind == MapType.RINGBUF:
-        return _numbered(process.ringbuf_read(fd))
-    if kind in _TAKEN:
-        return _numbered(_take_all(process, fd))
-    if kind in _UNREADABLE or kind not in MAP_KINDS:
-        return ()
-    rows = process.map_items(fd)
-    return tuple(sorted((key, b"" if kind in _BY_OBJECT else value) for key, value in rows))
-
-
-def _numbered(records: Iterable[bytes]) -> tuple[Entry, ...]:
-    return tuple((i.to_bytes(4, "little"), record) for i, record in enumerate(records))
-
-
-def _take_all(process: Process, fd: int) -> Iterable[bytes]:
-    while True:
-        try:
-            yield process.map_lookup_and_delete_elem(fd, b"")
-        except BpfError as e:
-            if e.errno != _errno.ENOENT:
-                raise
-            return
 
 
 # --- two hosts ------------------------------------------------------------------------------------------------------------
@@ -274,7 +240,7 @@ def compare(a: HostRun, b: HostRun) -> Difference | None:
     names = (a.backend, b.backend)
     if (a.errno, a.step) != (b.errno, b.step):
         return Difference("errno", "how the load ended", _ending(a), _ending(b), names)
-    return _log_difference(a, b) or _packet_difference(a, b) or _map_difference(a, b)
+    return _log_difference(a, b) or packet_difference(a, b) or _map_difference(a, b)
 
 
 def run_both(
@@ -311,11 +277,12 @@ def _log_difference(a: HostRun, b: HostRun) -> Difference | None:
     return None
 
 
-def _packet_difference(a: HostRun, b: HostRun) -> Difference | None:
-    for number, (mine, theirs) in enumerate(zip(a.packets, b.packets, strict=True), 1):
+def packet_difference(a: HostRun, b: HostRun, numbers: Sequence[int] | None = None) -> Difference | None:
+    """The first packet that differs. ``numbers`` are what the packets are called, from 1 where not given."""
+    for i, (mine, theirs) in enumerate(zip(a.packets, b.packets, strict=True)):
         if _facts(mine) != _facts(theirs):
             what, first, second = _packet_words(mine, theirs)
-            frame = a.frames[number - 1]
+            frame, number = a.frames[i], numbers[i] if numbers else i + 1
             return Difference("packet", f"packet {number}: {what}", first, second, (a.backend, b.backend), number, frame)
     return None
 
@@ -340,10 +307,10 @@ def _packet_words(a: Packet, b: Packet) -> tuple[str, str, str]:
 def _verdict(packet: Packet) -> str:
     if not packet.received:
         return "dropped"
-    return "kept " + " and ".join(f"{len(r.data)} of {_original_length(r)} bytes" for r in packet.received)
+    return "kept " + " and ".join(f"{len(r.data)} of {original_length(r)} bytes" for r in packet.received)
 
 
-def _original_length(received: Received) -> int:
+def original_length(received: Received) -> int:
     """skb->len before the verdict; MSG_TRUNC tells only what was kept."""
     aux = _aux(received)
     return aux[1] if aux else received.length

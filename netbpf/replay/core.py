@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from netbpf.engine.base import Loaded, Totals, Verdicts, WindowWalker
-from netbpf.maps.storage import MapBase
+from netbpf.maps.base import ReadableMap
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import CaptureReader, Window
 from netbpf.replay.intervals import TraceClock, batch_slice
@@ -48,7 +48,7 @@ class Replay:
     def __init__(
         self,
         loaded: Loaded,
-        maps: Mapping[str, MapBase],
+        maps: Mapping[str, ReadableMap],
         *,
         interval_ns: int = 1_000_000_000,
         limit: int | None = None,
@@ -135,6 +135,6 @@ class Replay:
 def _nothing() -> None: ...
 
 
-def _few(m: MapBase) -> list[Entry] | None:
+def _few(m: ReadableMap) -> list[Entry] | None:
     rows = entries(m, MAX_INTERVAL_ENTRIES + 1)
     return rows if len(rows) <= MAX_INTERVAL_ENTRIES else None

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from netbpf.maps.storage import MapBase
+from netbpf.maps.base import ReadableMap
 from netbpf.replay.core import Interval, Replay
 from netbpf.replay.snapshot import Entry, entries, is_per_cpu, values
 
 
-def json_entries(m: MapBase, rows: list[Entry]) -> list[dict[str, Any]]:
+def json_entries(m: ReadableMap, rows: list[Entry]) -> list[dict[str, Any]]:
     """[{key, value}] in hex; a per-CPU value is the list of the CPUs' copies."""
     if is_per_cpu(m):
         return [{"key": k.hex(), "value": [copy.hex() for copy in values(m, v)]} for k, v in rows]
     return [{"key": k.hex(), "value": v.hex()} for k, v in rows]
 
 
-def json_interval(interval: Interval, maps: Mapping[str, MapBase]) -> dict[str, Any]:
+def json_interval(interval: Interval, maps: Mapping[str, ReadableMap]) -> dict[str, Any]:
     """One interval; a map with too many entries to tell each time is null."""
     c = interval.counts
     out: dict[str, Any] = {

@@ -7,7 +7,7 @@ from itertools import islice
 
 from netbpf.abi.maps import MAP_KINDS, MapType
 from netbpf.maps import dump
-from netbpf.maps.storage import MapBase
+from netbpf.maps.base import ReadableMap
 
 # IANA protocol numbers by the names that tcpdump and /etc/protocols readers know
 IP_PROTOCOLS = {
@@ -34,30 +34,30 @@ IP_PROTOCOLS = {
 Entry = tuple[bytes, bytes]
 
 
-def entries(m: MapBase, most: int | None = None) -> list[Entry]:
+def entries(m: ReadableMap, most: int | None = None) -> list[Entry]:
     """(key, value) in the map's own order, at most ``most``; a per-CPU value is every CPU's copy, padded to 8 bytes. Entries
     whose value cannot be read, and kinds without keys, give none."""
     rows = ((k, v) for k, v in dump.entries(m) if isinstance(v, bytes))
     return list(islice(rows, most))
 
 
-def values(m: MapBase, value: bytes) -> list[bytes]:
+def values(m: ReadableMap, value: bytes) -> list[bytes]:
     """The value, or each CPU's copy of it."""
     return dump.cpu_values(m, value) if is_per_cpu(m) else [value]
 
 
-def is_per_cpu(m: MapBase) -> bool:
+def is_per_cpu(m: ReadableMap) -> bool:
     return MAP_KINDS[m.spec.map_type].per_cpu
 
 
-def number(m: MapBase, value: bytes) -> int | None:
+def number(m: ReadableMap, value: bytes) -> int | None:
     """A value of 1, 2, 4 or 8 bytes as a number, summed over the CPUs; None when it is no number."""
     if m.spec.value_size not in (1, 2, 4, 8):
         return None
     return sum(int.from_bytes(v, "little") for v in values(m, value))
 
 
-def counter_line(maps: Mapping[str, MapBase], most: int = 8) -> str:
+def counter_line(maps: Mapping[str, ReadableMap], most: int = 8) -> str:
     """One line for all maps that count, as the manual page prints them: ``TCP 12 UDP 4 packets``.
 
     A map whose 4-byte keys are all IP protocol numbers is told by their names; any other as ``name: key=value ...``,
@@ -77,7 +77,7 @@ def counter_line(maps: Mapping[str, MapBase], most: int = 8) -> str:
     return "; ".join(parts)
 
 
-def _counts_protocols(m: MapBase, keys: list[bytes]) -> bool:
+def _counts_protocols(m: ReadableMap, keys: list[bytes]) -> bool:
     is_hash = m.spec.map_type in (MapType.HASH, MapType.PERCPU_HASH)
     return (
         is_hash
