@@ -10,7 +10,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {"load": "netbpf.sources.load"}
 """Public name -> the module that defines it."""
 
 __all__ = ["__version__", *_PUBLIC]

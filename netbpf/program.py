@@ -7,11 +7,18 @@ neither imports the other.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from netbpf.isa.classic import ClassicProgram
 from netbpf.isa.instruction import Program
 from netbpf.maps.base import Map
 from netbpf.maps.spec import MapSpec
+
+SOCKET_VIEW: Final = "socket"
+FILE_VIEW: Final = "file"
+VIEWS: Final = {SOCKET_VIEW: "packet_raw", FILE_VIEW: "file"}
+"""The views that programs are written for, and what ``packet.receive`` calls them: a packet socket's, with the outer VLAN tag
+beside the packet; and libpcap's on a capture file, with every tag in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class ProgramSpec:
     source_lines: tuple[tuple[int, str], ...] = ()  # (pc, text) where a source gave lines without BTF
     others: tuple[ProgramSpec, ...] = ()  # programs that slots of ``maps`` name; they share ``maps`` and ``btf``
     classic: ClassicProgram = ()  # the classic filter that ``insns`` translate; only these may call ``abi.classic_helpers``
+    view: str = SOCKET_VIEW  # who looks at the packets it is for: a filter in FILE_VIEW means what libpcap reads in it
 
 
 @dataclass(slots=True)

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netbpf.cli.program import FORMS, add_program_arguments, chosen_programs
 from netbpf.errors import UsageError
+from netbpf.program import SOCKET_VIEW
 
 if TYPE_CHECKING:
     from netbpf.program import ProgramSpec
@@ -17,20 +19,22 @@ FORMATS = ("bin", "hex", "c")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("program", metavar="PROG", help="assembly (docs/assembly.md) or another form; - is stdin")
+    parser.add_argument("program", nargs="?", metavar="PROG", help=f"{FORMS}; - is stdin")
     parser.add_argument("-o", dest="output", metavar="OUT", help="write here instead of stdout")
     parser.add_argument(
         "--format",
         choices=FORMATS,
         help="bin: 8 bytes a slot; hex: one slot a line; c: initializers of struct bpf_insn (default bin, hex on a terminal)",
     )
+    add_program_arguments(parser, on_capture=False, prog_option=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """0, or an error's exit code: 65 for text that is no program."""
-    from netbpf.sources.load import read_program
-
-    spec = read_program(args.program)
+    choices = chosen_programs(args, [args.program] if args.program is not None else [], filter_view=SOCKET_VIEW)
+    if not choices:
+        raise UsageError("asm takes a program, or --filter EXPR")
+    spec = choices[0].spec()
     kind = args.format or ("hex" if args.output is None and sys.stdout.isatty() else "bin")
     data = render(spec, kind)
     if args.output is not None:

@@ -7,8 +7,9 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from netbpf.cli.objects import add_object_arguments, object_options
+from netbpf.cli.program import FORMS, ProgramChoice, add_program_arguments, chosen_programs
 from netbpf.errors import UsageError
+from netbpf.program import FILE_VIEW, SOCKET_VIEW
 
 if TYPE_CHECKING:
     from netbpf.program import ProgramSpec
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "programs",
         nargs="*",
         metavar="PROG",
-        help="assembly (.s), raw instructions (.bin), clang objects, classic filters; - is stdin",
+        help=f"{FORMS}; - is stdin",
     )
     parser.add_argument(
         "--style",
@@ -36,38 +37,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"-{style}", dest="style", action="store_const", const=style, help=f"a classic filter as {words}")
     parser.add_argument("--opcodes", action="store_true", help="the bytes of each instruction below it, as bpftool's opcodes")
     parser.add_argument("--no-source", action="store_true", help="no source lines, where the program has them")
-    parser.add_argument("--filter", metavar="EXPR", help="a tcpdump expression in place of PROG, compiled by libpcap")
-    parser.add_argument("-y", dest="linktype", metavar="DLT", default="EN10MB", help="its data link type (default EN10MB)")
-    parser.add_argument("-O", dest="optimize", action="store_false", help="do not let libpcap optimize it")
-    add_object_arguments(parser)
+    add_program_arguments(parser, on_capture=False, prog_option=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """0, or an error's exit code: 65 for what is no program."""
-    from netbpf.sources.load import read_program
-
-    if bool(args.programs) == (args.filter is not None):
+    choices = chosen_programs(args, args.programs, filter_view=SOCKET_VIEW)
+    if not choices:
         raise UsageError("disasm takes programs, or --filter EXPR")
-    if args.filter is not None:
-        _print(_compiled(args), args)
-    options = object_options(args)
-    for path in args.programs:
-        if len(args.programs) > 1:
-            print(f"{path}:")
-        _print(read_program(path, options), args)
+    for choice in choices:
+        if len(choices) > 1:
+            print(f"{choice.name}:")
+        _print(_spec(choice, args.style), args)
     return 0
 
 
-def _compiled(args: argparse.Namespace) -> ProgramSpec:
-    from netbpf.sources.cbpf import to_spec
-    from netbpf.sources.expr import compile_expression, linktype_of_name
+def _spec(choice: ProgramChoice, style: str) -> ProgramSpec:
+    """The program; of an expression to be printed as tcpdump does it also where the kernel would refuse it."""
+    if choice.expression is None or style not in CLASSIC_STYLES:
+        return choice.spec()
+    from netbpf.program import ProgramSpec
+    from netbpf.sources.expr import compile_expression
 
-    insns = compile_expression(args.filter, linktype_of_name(args.linktype), optimize=args.optimize)
-    if args.style in CLASSIC_STYLES:  # what the kernel would refuse can be printed all the same
-        from netbpf.program import ProgramSpec
-
-        return ProgramSpec((), classic=insns)
-    return to_spec(insns)
+    linktype = 1 if choice.linktype is None else choice.linktype
+    in_file = choice.view == FILE_VIEW
+    return ProgramSpec((), classic=compile_expression(choice.expression, linktype, savefile=in_file, optimize=choice.optimize))
 
 
 def _print(spec: ProgramSpec, args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from netbpf.errors import UsageError
+from netbpf.program import SOCKET_VIEW
 
 if TYPE_CHECKING:
     from netbpf.sources.load import ObjectOptions
@@ -41,4 +42,4 @@ def object_options(args: argparse.Namespace) -> ObjectOptions:
         if not name or not equals:
             raise UsageError(f"--kconfig {setting}: write NAME=VALUE")
         settings[name] = value
-    return ObjectOptions(args.symbol, settings, args.btf)
+    return ObjectOptions(args.symbol, settings, args.btf, getattr(args, "view", None) or SOCKET_VIEW)

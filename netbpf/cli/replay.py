@@ -7,27 +7,27 @@ import json
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
-from netbpf.cli.objects import add_object_arguments, object_options
+from netbpf.cli.program import ProgramChoice, add_program_arguments, chosen_program
 from netbpf.cli.progress import Progress
-from netbpf.errors import CaptureError, UsageError
+from netbpf.errors import CaptureError, SourceError, UsageError
+from netbpf.program import SOCKET_VIEW
 
 if TYPE_CHECKING:
+    from netbpf.packet.capture import CaptureReader
     from netbpf.replay.core import Interval, Replay
     from netbpf.replay.lab_session import LabSession
     from netbpf.replay.output import CaptureOutput
     from netbpf.replay.session import Session
 
 EX_INTERRUPTED = 130
+ETHERNET = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("captures", nargs="+", metavar="CAPTURE", help="pcap or pcapng, plain or gzip; - is stdin")
-    parser.add_argument(
-        "--prog", required=True, metavar="PROG", help="the program: assembly (.s), raw instructions (.bin), a clang object"
-    )
     parser.add_argument("-c", dest="count", type=int, metavar="N", help="stop after N packets")
     parser.add_argument(
         "-w", dest="write", metavar="OUT", help="write what was accepted, trimmed as the verdict says (.pcapng: pcapng)"
@@ -51,38 +51,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--quiet", "-q", action="store_true", help="no line per interval")
-    add_object_arguments(parser)
+    add_program_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Replay as the arguments say; the exit code."""
     _check(args)
-    from netbpf.replay.output import CaptureOutput
-
+    choice = chosen_program(args)
     with ExitStack() as stack:
-        session = _session(args)
+        opened = _first_readable(args.captures) if choice.expression is not None else {}
+        for reader in opened.values():
+            stack.enter_context(reader)
+        # a pcapng capture that has told of no interface has no link type: what comes is compiled for when it comes
+        linktype = next((reader.linktype for reader in opened.values() if reader.linktype >= 0), ETHERNET)
+        session = _session(args, choice, linktype)
         stack.enter_context(session)
-        output = stack.enter_context(CaptureOutput(args.write)) if args.write else None
+        output = None
+        if args.write:
+            from netbpf.replay.output import CaptureOutput
+
+            output = stack.enter_context(CaptureOutput(args.write))
+        run = _Run(args, session, output, opened)
         if args.backend == "sim":
-            return _Run(args, session, output).go()
+            return run.go()
         from netbpf.cli.backend import told_at_end
 
         lab = cast("LabSession", session)
-        code = _Run(args, session, output).go() if lab.is_loaded else 0
+        code = run.go() if lab.is_loaded else 0
         return code if code == EX_INTERRUPTED else told_at_end(lab, quiet=args.json) or code
 
 
-def _session(args: argparse.Namespace) -> Session | LabSession:
-    if args.backend != "sim":
-        from netbpf.replay.lab_session import LabSession
-        from netbpf.sources.load import read_program
+def _session(args: argparse.Namespace, choice: ProgramChoice, linktype: int) -> Session | LabSession:
+    if args.backend == "sim":
+        return choice.session(linktype, engine=args.engine, seed=args.seed, use_cache=not args.no_cache, checked=args.checked)
+    from netbpf.replay.lab_session import LabSession
 
-        return LabSession(read_program(args.prog, object_options(args)), args.backend, engine=args.engine)
-    from netbpf.replay.session import Session
+    if choice.view != SOCKET_VIEW:
+        if choice.expression is None or args.view:
+            raise UsageError(f"--view {choice.view}: on a host packets come to a socket; leave out --backend, or --view")
+        choice = replace(choice, view=SOCKET_VIEW)
+    return LabSession(choice.spec(linktype), args.backend, engine=args.engine)
 
-    return Session.of_file(
-        args.prog, object_options(args), engine=args.engine, seed=args.seed, use_cache=not args.no_cache, checked=args.checked
-    )
+
+def _first_readable(paths: list[str]) -> dict[str, CaptureReader]:
+    """The first capture that opens, whose link type an expression is compiled for; what is wrong with those before it is told
+    when their turn comes."""
+    from netbpf.packet.open import open_capture
+
+    for path in paths:
+        try:
+            reader = open_capture(path)
+        except CaptureError:
+            if path == "-":  # it cannot be opened again
+                raise
+            continue
+        return {path: reader}
+    return {}
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -101,8 +125,9 @@ class _Run:
     args: argparse.Namespace
     session: Session | LabSession
     output: CaptureOutput | None
+    opened: dict[str, CaptureReader]  # captures that were opened before their turn, by path
     intervals: list[Interval] = field(default_factory=list)
-    errors: list[CaptureError] = field(default_factory=list)
+    errors: list[CaptureError | SourceError] = field(default_factory=list)
 
     def go(self) -> int:
         from netbpf.replay.core import Replay
@@ -139,7 +164,7 @@ class _Run:
         from netbpf.packet.open import open_capture
 
         try:
-            with open_capture(path) as reader:
+            with self.opened.pop(path, None) or open_capture(path) as reader:
                 progress = Progress()
                 replay.on_progress = lambda: progress.update(replay.totals.packets, *reader.progress())
                 if self.output:
@@ -150,7 +175,7 @@ class _Run:
                         self._tell(interval)
                 finally:
                     progress.clear()
-        except CaptureError as e:
+        except (CaptureError, SourceError) as e:  # SourceError: an expression that packets of a further link type cannot have
             self.errors.append(e)
 
     def _tell(self, interval: Interval) -> None:

@@ -7,12 +7,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from netbpf.cli.objects import add_object_arguments, object_options
-from netbpf.errors import ProgramRejected, errno_name
+from netbpf.cli.program import FORMS, ProgramChoice, add_program_arguments, chosen_programs
+from netbpf.errors import ProgramRejected, UsageError, errno_name
+from netbpf.program import SOCKET_VIEW
 
 if TYPE_CHECKING:
     from netbpf.program import ProgramSpec
-    from netbpf.sources.load import ObjectOptions
 
 CAPS = {
     "all": None,
@@ -22,7 +22,7 @@ CAPS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("programs", nargs="+", metavar="PROG", help="assembly (.s), raw instructions (.bin), clang objects")
+    parser.add_argument("programs", nargs="*", metavar="PROG", help=f"{FORMS}; - is stdin")
     parser.add_argument(
         "--log-level",
         type=int,
@@ -32,30 +32,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--caps", choices=tuple(CAPS), default="all", help="what the loading process may do (default all)")
     parser.add_argument("--json", action="store_true", help="one JSON object a program")
-    add_object_arguments(parser)
+    add_program_arguments(parser, on_capture=False, prog_option=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when every program would load, else 65."""
-    worst, options = 0, object_options(args)
-    for path in args.programs:
-        answer = _ask(path, args.caps, args.log_level, options)
+    choices, worst = chosen_programs(args, args.programs, filter_view=SOCKET_VIEW), 0
+    if not choices:
+        raise UsageError("verify takes programs, or --filter EXPR")
+    for choice in choices:
+        answer = _ask(choice, args.caps, args.log_level)
         if args.json:
             print(json.dumps(answer))
         else:
-            _tell(path, answer)
+            _tell(choice.name, answer)
         if answer["errno"]:
             worst = ProgramRejected.exit_code
     return worst
 
 
-def _ask(path: str, caps: str, log_level: int, options: ObjectOptions) -> dict[str, Any]:
+def _ask(choice: ProgramChoice, caps: str, log_level: int) -> dict[str, Any]:
     from netbpf.host.loader import load_spec
     from netbpf.host.sim.host import SimHost
-    from netbpf.sources.load import read_program
     from netbpf.verifier.releases import needed_release
 
-    spec = read_program(path, options)
+    path, spec = choice.name, choice.spec()
     if spec.classic:
         return _ask_about_filter(path, spec, log_level)
     host, since = SimHost(unprivileged_bpf_disabled=0), needed_release(spec)

@@ -85,5 +85,6 @@ class Engine(Protocol):
 
     name: str
 
-    def load(self, program: VerifiedProgram, env: Env) -> Loaded:
-        """Prepare ``program`` to run with the clocks and random numbers of ``env``."""
+    def load(self, program: VerifiedProgram, env: Env, *, view: str = "packet_raw") -> Loaded:
+        """Prepare ``program`` to run with the clocks and random numbers of ``env``; ``view`` is who looks at the packets of a
+        batch, see ``packet.receive``."""

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from netbpf import __version__
 from netbpf.engine.llvm import cache
+from netbpf.isa.classic import ClassicProgram, encode_classic
 from netbpf.isa.instruction import decode, encode
 from netbpf.maps.spec import MapSpec
 from netbpf.maps.storage import MapBase
@@ -41,6 +42,11 @@ def key_of(path: str, options: object) -> str:
         return ""
     told = (data, os.path.basename(path), repr(options), __version__, _sources())
     return "prog-" + hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def key_of_filter(insns: ClassicProgram, view: str) -> str:
+    """The key of a classic filter that was compiled for a view."""
+    return "filter-" + hashlib.sha256(repr((encode_classic(insns), view, __version__, _sources())).encode()).hexdigest()
 
 
 def _sources() -> list[tuple[str, int, int]]:

@@ -6,12 +6,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from netbpf.engine.base import Loaded
+from netbpf.engine.choose import stream_engine
 from netbpf.env import SteppedEnv
 from netbpf.maps.storage import MapBase
-from netbpf.program import ProgramSpec, VerifiedProgram
+from netbpf.program import SOCKET_VIEW, VIEWS, ProgramSpec, VerifiedProgram
 
 if TYPE_CHECKING:
     from netbpf.host.sim.process import SimProcess
+    from netbpf.replay.filtered import Expression
     from netbpf.sources.load import ObjectOptions
 
 
@@ -27,7 +29,7 @@ class Session:
         self.spec: ProgramSpec | None = spec  # None where it was remembered
         self.process: SimProcess | None = None
         self.maps: dict[str, MapBase] = {}
-        self._start(self._load(spec), engine, use_cache, checked)
+        self._start(self._load(spec), engine, use_cache, checked, VIEWS[spec.view])
 
     def _load(self, spec: ProgramSpec) -> VerifiedProgram:
         """By bpf(2) on a host of its own; a classic filter as SO_ATTACH_FILTER takes it, which needs no descriptor."""
@@ -43,12 +45,34 @@ class Session:
         self.maps = {name: self.process.map(fd) for name, fd in fds.map_fds.items()}
         return self.process.program(fds.prog_fd)
 
-    def _start(self, program: VerifiedProgram, engine: str | None, use_cache: bool, checked: bool) -> None:
-        from netbpf.engine.choose import stream_engine
-
+    def _start(self, program: VerifiedProgram, engine: str | None, use_cache: bool, checked: bool, view: str) -> None:
         chosen = stream_engine(engine, use_cache=use_cache, checked=checked)
         self.engine_name, self.program = chosen.name, program
-        self.loaded: Loaded = chosen.load(program, self.env)
+        self.loaded: Loaded = chosen.load(program, self.env, view=view)
+
+    @classmethod
+    def of_filter(
+        cls,
+        expression: Expression,
+        linktype: int = 1,
+        *,
+        engine: str | None = None,
+        seed: int = 1,
+        use_cache: bool = True,
+        checked: bool = False,
+    ) -> Self:
+        """A session with a tcpdump expression over a capture of ``linktype`` (and what other link types occur in it).
+
+        Raises SourceError, ProgramRejected, UsageError without libpcap.
+        """
+        from netbpf.replay.filtered import FilteredStream
+
+        made = cls.__new__(cls)
+        made.env, made.spec, made.process, made.maps = SteppedEnv(seed=seed), None, None, {}
+        chosen = stream_engine(engine, use_cache=use_cache, checked=checked)
+        stream = FilteredStream(expression, chosen, made.env, linktype, use_cache=use_cache)
+        made.engine_name, made.program, made.loaded = chosen.name, stream.program, stream
+        return made
 
     @classmethod
     def of_file(
@@ -72,13 +96,14 @@ class Session:
         if known is not None:
             made = cls.__new__(cls)
             made.env, made.spec, made.process, made.maps = SteppedEnv(seed=seed), None, None, known.maps
-            made._start(known.program, engine, use_cache, checked)
+            made._start(known.program, engine, use_cache, checked, VIEWS[options.view if options else SOCKET_VIEW])
             return made
         from netbpf.sources.load import read_program
 
         spec = read_program(path, options)
         made = cls(spec, engine=engine, seed=seed, use_cache=use_cache, checked=checked)
-        remember(key, spec, made.program, made.maps)
+        if spec.view == (options.view if options else SOCKET_VIEW):  # the key knows what was asked for, not what a text says
+            remember(key, spec, made.program, made.maps)
         return made
 
     def __enter__(self) -> Self:

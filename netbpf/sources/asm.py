@@ -105,6 +105,7 @@ class _Assembler:
             line_info=tuple(d.line_info),
             source_lines=tuple(d.source_lines),
             classic=tuple(d.classic),
+            view=d.view,
         )
 
     # --- lines ------------------------------------------------------------------------------------------------------------

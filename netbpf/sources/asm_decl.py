@@ -26,7 +26,7 @@ from netbpf.isa import funcs
 from netbpf.isa.classic import SockFilter
 from netbpf.isa.instruction import Instruction
 from netbpf.maps.spec import MapSpec
-from netbpf.program import MapDecl
+from netbpf.program import SOCKET_VIEW, VIEWS, MapDecl
 from netbpf.sources.asm_insn import REGISTERS, Scope
 from netbpf.sources.lexer import IDENT, NUMBER, STRING, Cursor, Token, byte_string, did_you_mean, expression, number, string
 
@@ -70,6 +70,7 @@ class Declarations:
         self.scope = scope
         self.prog_type = int(ProgType.SOCKET_FILTER)
         self.license = "GPL"
+        self.view = SOCKET_VIEW
         self.name = ""
         self.prog_flags = self.expected_attach_type = 0
         self.maps = list(maps)
@@ -387,6 +388,15 @@ def _classic(decls: Declarations, cursor: Cursor) -> None:
     decls.classic.append(SockFilter(*fields))
 
 
+def _view(decls: Declarations, cursor: Cursor) -> None:
+    """``.view file``: who looks at the packets that the program is for."""
+    word = cursor.ident("a view")
+    if word.text not in VIEWS:
+        cursor.fail(word, f"'{word.text}' is no view: {', '.join(VIEWS)}")
+    cursor.end()
+    decls.view = word.text
+
+
 def _row_number(decls: Declarations, cursor: Cursor, index: int) -> int:
     if index:
         cursor.expect(",")
@@ -449,6 +459,7 @@ _DIRECTIVES: Final[dict[str, Callable[[Declarations, Cursor], None]]] = {
     ".line_info": _line_info,
     ".source_line": _source_line,
     ".classic": _classic,
+    ".view": _view,
     ".section": _section,
     **dict.fromkeys((*_IGNORED, *_CFI), _ignored),
     **dict.fromkeys((".data", ".bss", ".byte", ".short", ".long", ".quad", ".asciz", ".ascii", ".zero", ".comm"), _data),

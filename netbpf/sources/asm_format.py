@@ -17,7 +17,7 @@ from netbpf.isa.cfg import call_target, insn_starts, jump_target
 from netbpf.isa.disasm import Names, format_insn
 from netbpf.isa.instruction import Instruction
 from netbpf.maps.spec import MapSpec
-from netbpf.program import MapDecl, ProgramSpec
+from netbpf.program import SOCKET_VIEW, MapDecl, ProgramSpec
 from netbpf.sources.asm_decl import PROG_FLAGS, new_scope
 from netbpf.sources.asm_insn import CALLX, REGISTERS, InsnReader
 from netbpf.sources.lexer import Cursor, Line, quote
@@ -91,6 +91,8 @@ def _footer(spec: ProgramSpec) -> Iterator[str]:
         yield ".line_info " + ", ".join(map(str, line_row))
     for pc, text in spec.source_lines:
         yield f".source_line {pc} {quote(text)}"
+    if spec.view != SOCKET_VIEW:
+        yield f".view {spec.view}"
     for insn in spec.classic:
         yield f".classic {insn.code:#04x}, {insn.jt}, {insn.jf}, {insn.k:#x}"
 

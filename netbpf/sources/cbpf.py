@@ -55,7 +55,7 @@ from netbpf.isa.opcodes import (
     bpf_class,
     bpf_op,
 )
-from netbpf.program import ProgramSpec
+from netbpf.program import FILE_VIEW, SOCKET_VIEW, ProgramSpec
 from netbpf.sources.cbpf_check import ancillary, check_classic, check_savefile
 from netbpf.sources.cbpf_convert import convert
 
@@ -234,7 +234,8 @@ def to_spec(insns: ClassicProgram, name: str = "", *, savefile: bool = False) ->
     (check_savefile if savefile else check_classic)(insns)
     converted = convert(insns, savefile=savefile)
     lines = tuple(_source_lines(insns, converted.origin))
-    return ProgramSpec(converted.insns, name=name, source_lines=lines, classic=() if savefile else insns)
+    view = FILE_VIEW if savefile else SOCKET_VIEW
+    return ProgramSpec(converted.insns, name=name, source_lines=lines, classic=insns, view=view)
 
 
 def _source_lines(insns: ClassicProgram, origin: tuple[int, ...]) -> Iterator[tuple[int, str]]:

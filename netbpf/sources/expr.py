@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import struct
 from functools import cache
 from typing import Any, Final
 
@@ -23,6 +24,26 @@ MISSING: Final = (
 )
 # a capture file's link types whose DLT_ number, which the compiler takes, is another one (Linux numbers)
 DLT_OF_LINKTYPE: Final = {100: 11, 101: 12, 102: 15, 103: 16, 106: 19}
+
+
+DLT_EN10MB: Final = 1
+DLT_RAW: Final = 12
+# captures whose packets have an Ethernet header at a packet socket: loopback's and cooked ones (NULL, LOOP, LINUX_SLL, SLL2)
+_ETHERNET_AT_A_SOCKET: Final = frozenset({0, 108, 113, 276})
+_BARE_IP: Final = frozenset({DLT_RAW, 14, 101, 228, 229})
+
+
+def socket_linktype(linktype: int) -> int:
+    """The link type that a packet socket sees where a capture was taken, which the capture file may have written as another
+    (``packet.receive`` makes such packets)."""
+    if linktype in _ETHERNET_AT_A_SOCKET:
+        return DLT_EN10MB
+    return DLT_RAW if linktype in _BARE_IP else linktype
+
+
+_MAGIC: Final = 0xA1B2C3D4
+_FILE_HEADER: Final = struct.Struct("=IHHiIII")
+_ERRBUF_BYTES: Final = 256
 
 
 class _BpfInsn(ctypes.Structure):
@@ -57,6 +78,7 @@ def _libpcap() -> Any:
 def _with_prototypes(library: Any) -> Any:
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
     for name, result, arguments in (
+        ("pcap_fopen_offline", pointer, [pointer, text]),
         ("pcap_open_dead", pointer, [ctypes.c_int, ctypes.c_int]),
         ("pcap_compile", ctypes.c_int, [pointer, ctypes.POINTER(_BpfProgram), text, ctypes.c_int, ctypes.c_uint]),
         ("pcap_geterr", text, [pointer]),
@@ -84,23 +106,48 @@ def linktype_of_name(name: str) -> int:
 
 
 def compile_expression(
-    text: str, linktype: int = 1, *, snaplen: int = MAXIMUM_SNAPLEN, optimize: bool = True, netmask: int = NETMASK_UNKNOWN
+    text: str,
+    linktype: int = 1,
+    *,
+    savefile: bool = False,
+    snaplen: int = MAXIMUM_SNAPLEN,
+    optimize: bool = True,
+    netmask: int = NETMASK_UNKNOWN,
 ) -> ClassicProgram:
     """The filter that libpcap makes of ``text`` for packets of a capture's link type; an empty text accepts everything.
 
+    ``savefile``: as for a capture file that it reads, where some words are refused (``inbound`` of most link types).
     ``netmask`` is what ``ip broadcast`` needs. Raises SourceError with libpcap's words, UsageError without libpcap.
     """
     library = _libpcap()
     encoded = text.encode("utf-8", "surrogateescape")
     if b"\0" in encoded or len(encoded) > MAX_EXPRESSION_BYTES:
         raise SourceError("no expression is so long or has a NUL in it", path="<expression>")
-    handle = library.pcap_open_dead(DLT_OF_LINKTYPE.get(linktype, linktype), snaplen)
+    header = _FILE_HEADER.pack(_MAGIC, 2, 4, 0, 0, snaplen, linktype)
+    if savefile:
+        handle = _open_savefile(library, header)
+    else:
+        handle = library.pcap_open_dead(DLT_OF_LINKTYPE.get(linktype, linktype), snaplen)
     if not handle:
-        raise MemoryError("pcap_open_dead")
+        raise MemoryError("libpcap opens no handle")
     try:
         return _compile(library, handle, encoded, optimize, netmask)
     finally:
-        library.pcap_close(handle)
+        library.pcap_close(handle)  # and with it a savefile's stream, which reads ``header``
+
+
+def _open_savefile(library: Any, header: bytes) -> Any:
+    """A handle as of a capture file with nothing but its header."""
+    fmemopen = ctypes.CDLL(None).fmemopen
+    fmemopen.restype, fmemopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p]
+    stream = fmemopen(header, len(header), b"r")
+    if not stream:
+        raise MemoryError("fmemopen")
+    words = ctypes.create_string_buffer(_ERRBUF_BYTES)
+    handle = library.pcap_fopen_offline(stream, words)
+    if not handle:
+        raise SourceError(words.value.decode("utf-8", "replace"), path="<expression>")
+    return handle
 
 
 def _compile(library: Any, handle: Any, text: bytes, optimize: bool, netmask: int) -> ClassicProgram:

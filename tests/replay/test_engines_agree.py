@@ -61,8 +61,10 @@ def test_reports_and_written_packets_are_equal(
     keeper = tmp_path / "keeper.s"
     keeper.write_text(KEEPER)
     for program in (*PROGRAMS.values(), keeper):
-        want = told(capsys, str(capture), "--prog", str(program), "--engine", "interp")
-        assert told(capsys, str(capture), "--prog", str(program), "--engine", "native") == want
+        for view in ("socket", "file"):
+            words = [str(capture), "--prog", str(program), "--view", view]
+            want = told(capsys, *words, "--engine", "interp")
+            assert told(capsys, *words, "--engine", "native") == want
     for engine in ("interp", "native"):
         written = ["replay", str(capture), "--prog", str(keeper), "--engine", engine, "-w", str(tmp_path / f"{engine}.pcapng")]
         main([*written, "--quiet"])

@@ -30,9 +30,9 @@ class InterpEngine:
     def __init__(self, *, insn_limit: int = NO_LIMIT) -> None:
         self.insn_limit = insn_limit
 
-    def load(self, program: VerifiedProgram, env: Env) -> InterpLoaded:
+    def load(self, program: VerifiedProgram, env: Env, *, view: str = "packet_raw") -> InterpLoaded:
         """Raises UnsupportedProgram, which names what has no body here."""
-        return InterpLoaded(program, env, insn_limit=self.insn_limit)
+        return InterpLoaded(program, env, insn_limit=self.insn_limit, view=view)
 
 
 class InterpLoaded:

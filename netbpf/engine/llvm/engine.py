@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 from array import array
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from netbpf import __version__
@@ -26,7 +27,7 @@ from netbpf.isa.instruction import encode
 from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import RecordLayout, Window
-from netbpf.packet.receive import DEFAULT_DEVICE, Device, receive
+from netbpf.packet.receive import DEFAULT_DEVICE, LINK_HEADER_BYTES, Device, receive
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
 
@@ -58,9 +59,9 @@ class NativeEngine:
     def __init__(self, *, use_cache: bool = True, checked: bool = False) -> None:
         self.use_cache, self.checked = use_cache, checked
 
-    def load(self, program: VerifiedProgram, env: Env) -> NativeLoaded:
+    def load(self, program: VerifiedProgram, env: Env, *, view: str = "packet_raw") -> NativeLoaded:
         """Raises UnsupportedProgram for a program type without code here."""
-        return NativeLoaded(program, env, use_cache=self.use_cache, checked=self.checked)
+        return NativeLoaded(program, env, use_cache=self.use_cache, checked=self.checked, view=view)
 
 
 class _Socket(NamedTuple):
@@ -139,7 +140,7 @@ class _Prepared(NamedTuple):
 class NativeLoaded:
     """A program as native code. Each variant of the packet loop is made when first needed.
 
-    ``device`` is what packets of a batch or window come in on.
+    ``device`` is what packets of a batch or window come in on, ``view`` who looks at them (``packet.receive``).
     """
 
     def __init__(
@@ -151,10 +152,12 @@ class NativeLoaded:
         device: Device = DEFAULT_DEVICE,
         use_cache: bool = True,
         checked: bool = False,
+        view: str = "packet_raw",
     ) -> None:
         if program.prog_type not in SK_BUFF_TYPES:
             raise UnsupportedProgram(f"the native engine runs programs on an sk_buff, not of type {program.prog_type}")
         self.program, self.env, self.device, self._use_cache, self._checked = program, env, device, use_cache, checked
+        self.view = view
         self.trace = TraceBuffer() if trace is None else trace
         self._codes: dict[Variant, _Code] = {}
         self._family: dict[int, dict[Variant, _Code]] = {id(program): self._codes}  # of all programs that tail calls reach
@@ -359,8 +362,10 @@ class NativeLoaded:
             return self._skb
         frame = ctypes.string_at(self._get("skb_pkt"), self._get("skb_cap"))
         meta = self._get("meta")
-        proto, present, tpid = (ctypes.c_uint64.from_address(meta + META[name]).value for name in CALL_BACK_META)
-        skb = SkBuff(frame, self._get("skb_len"), mark=self.device.mark)
+        proto, present, tpid, network = (
+            ctypes.c_uint64.from_address(meta + META[name]).value for name in (*CALL_BACK_META, "network_header")
+        )
+        skb = SkBuff(frame, self._get("skb_len"), network_header=network, mark=self.device.mark)
         skb.protocol, skb.vlan_present, skb.vlan_proto = bswap(proto, 2), present, bswap(tpid, 2)
         return skb
 
@@ -412,7 +417,7 @@ class NativeLoaded:
         out = Verdicts(array("I", bytes(4 * n)), array("I", bytes(4 * n)), bytearray(n))
         done = 0
         while done < n:
-            if batch.linktype == LINKTYPE_ETHERNET:
+            if self._is_walked(batch.linktype):
                 done = self._run_rows(batch, out, done)
             if done < n:
                 self._run_row_slowly(batch, out, done)
@@ -421,10 +426,10 @@ class NativeLoaded:
 
     def _run_rows(self, batch: PacketBatch, out: Verdicts, first: int) -> int:
         """Rows from ``first`` on until one that native code leaves to Python; its index."""
-        code = self._code(self._variant("columns"))
+        code = self._code(self._variant_of("columns", batch.linktype))
         self._prepared = None
         buffer, keep = address_of(batch.buffer)
-        self._defaults()
+        self._defaults(batch.linktype)
         results = ((out.verdict, "verdict_col", 4), (out.kept, "kept_col", 4))
         for column, name, size in results:
             self._set(name, column.buffer_info()[0] + size * first)
@@ -447,7 +452,7 @@ class NativeLoaded:
     def _run_row_slowly(self, batch: PacketBatch, out: Verdicts, i: int) -> None:
         """A row that native code left: built by ``receive``; a frame that reaches no socket counts as dropped."""
         record = batch.record(i)
-        skb = receive(record, self.device)
+        skb = receive(record, self.device, self.view)
         if skb is None:
             return
         if self._trace_clock:
@@ -457,21 +462,29 @@ class NativeLoaded:
         out.verdict[i], out.kept[i] = verdict, min(verdict, skb.len)
         out.trimmed[i] = 0 < verdict < skb.len
 
-    def _defaults(self) -> None:
-        """Meta and Args as every Ethernet frame on this device has them."""
+    def _is_walked(self, linktype: int) -> bool:
+        """Whether native code knows the packets of a link type: a file's as they lie there, for a socket Ethernet frames."""
+        return self.view == "file" or (self.view == "packet_raw" and linktype == LINKTYPE_ETHERNET)
+
+    def _variant_of(self, kind: str, linktype: int) -> Variant:
+        """The loop for packets of a link type."""
+        return replace(self._variant(kind), in_file=self.view == "file", ethernet=linktype == LINKTYPE_ETHERNET)
+
+    def _defaults(self, linktype: int) -> None:
+        """Meta and Args as every frame of this link type on this device has them."""
         d = self.device
         ctypes.memset(self._meta, 0, META_BYTES)
         for name in ("queue_mapping", "napi_id", "hash", "mark", "priority"):
             self._set_meta(name, getattr(d, name))
-        self._set_meta("network_header", 14)
-        self._set_meta("transport_header", 14)
+        for name in ("network_header", "transport_header"):
+            self._set_meta(name, LINK_HEADER_BYTES.get(linktype, 0))
         self._set("meta", ctypes.addressof(self._meta))
         self._set("ifindex", d.ifindex)
         self._set("device_mac", ANY_MAC if d.mac is None else int.from_bytes(d.mac, "little"))
 
     def can_walk(self, layout: RecordLayout) -> bool:
-        """Whether ``walk`` takes windows of this layout: some interface gives Ethernet frames."""
-        return any(i.linktype == LINKTYPE_ETHERNET for i in layout.interfaces)
+        """Whether ``walk`` takes windows of this layout: some interface gives packets that native code knows."""
+        return bool(layout.interfaces) and self._is_walked(_walked_linktype(layout))
 
     def walk(self, window: Window, totals: Totals, *, stop_ns: int = NEVER_NS, max_packets: int = NO_LIMIT) -> int | None:
         """See WindowWalker."""
@@ -501,8 +514,9 @@ class NativeLoaded:
 
     def _prepare(self, layout: RecordLayout) -> _Prepared:
         """What stays the same from window to window of one layout, into Args."""
-        code = self._code(Variant.of_layout(layout, self._trace_clock, self._checked))
-        self._defaults()
+        linktype = _walked_linktype(layout)
+        code = self._code(Variant.of_layout(layout, self._variant_of(layout.kind, linktype)))
+        self._defaults(linktype)
         rows, keep_rows = self._layouts(layout)
         first = layout.interfaces[0]
         self._set_all(
@@ -515,9 +529,15 @@ class NativeLoaded:
         """The table of interfaces for the pcapng loop; see loop._fetch_block."""
         rows = (ctypes.c_uint64 * (6 * len(layout.interfaces)))()
         for k, i in enumerate(layout.interfaces):
-            usable = i.linktype == LINKTYPE_ETHERNET
+            usable = i.linktype == _walked_linktype(layout)
             rows[6 * k : 6 * k + 5] = [usable, i.snaplen, i.ts_multiplier, i.ts_divisor, i.ts_offset_ns & NEVER_NS]
         return ctypes.addressof(rows), rows
+
+
+def _walked_linktype(layout: RecordLayout) -> int:
+    """The link type of the records that a loop walks, the rest being left to Python: Ethernet where an interface has it."""
+    linktypes = [i.linktype for i in layout.interfaces]
+    return LINKTYPE_ETHERNET if LINKTYPE_ETHERNET in linktypes else linktypes[0]
 
 
 def address_of(buffer: Any) -> tuple[int, Any]:

@@ -42,6 +42,7 @@ PREFETCH_BYTES: Final = 8192
 CACHE_LINE: Final = 64
 MIN_FRAME_BYTES: Final = 20  # an Ethernet header, a VLAN tag and the type inside it
 TPID_8021Q, TPID_8021AD = 0x0081, 0xA888 - 0x10000  # as the bytes lie in memory, read as i16
+ARRIVAL_FIELDS: Final = ("pkt_type", "ingress_ifindex", "ifindex", "queue_mapping")
 EPB_FIXED_BYTES: Final = 32  # an enhanced packet block without its packet: header, 5 words, total length again
 
 
@@ -317,9 +318,10 @@ class _Loop:
 
     def _context(self) -> None:
         """skb->len, the bytes at hand, and the Meta fields that the program reads. Frames under MIN_FRAME_BYTES, whose
-        headers are not all there, are left to Python."""
+        headers are not all there, are left to Python, but where nothing looks at a header."""
         f = self.f
-        f.cond(f.op(f"icmp ult i64 {self._get('caplen')}, {MIN_FRAME_BYTES}"), "odd", "usual")
+        least = MIN_FRAME_BYTES if self._reads_frame() else 0
+        f.cond(f.op(f"icmp ult i64 {self._get('caplen')}, {least}"), "odd", "usual")
         f.label("usual")
         if self.owner.may_fault:
             f.store(64, "0", f.gep("%a", ARGS["tail_calls"]), 8)
@@ -331,14 +333,22 @@ class _Loop:
         self._set("pktcap", caplen)
         self._set("pktlen", f.select(f.op(f"icmp ugt i64 {caplen}, {wirelen}"), 64, caplen, wirelen))
         self._untag()
-        if self._needs("protocol"):
+        if self._needs("protocol") and self.variant.ethernet:
             self._protocol()
-        if self._needs("pkt_type", "ingress_ifindex", "ifindex", "queue_mapping"):
+        if self._needs(*ARRIVAL_FIELDS):
             self._arrival()
 
+    def _reads_frame(self) -> bool:
+        """Whether the context takes facts from the frame's bytes."""
+        wanted = self._needs("protocol", *ARRIVAL_FIELDS)
+        return not self.variant.in_file or (self.variant.ethernet and wanted)
+
     def _untag(self) -> None:
-        """Move an outer VLAN tag out of the frame: Meta holds it, and %pkt starts 4 bytes later than %mac."""
+        """Move an outer VLAN tag out of the frame: Meta holds it, and %pkt starts 4 bytes later than %mac. In a file it stays."""
         f = self.f
+        if self.variant.in_file:
+            f.do(f"store ptr {f.op('load ptr, ptr %pkt.v')}, ptr %mac.v")
+            return
         if self.owner.wants_flat:
             self._untag_copy()
             return
@@ -405,14 +415,7 @@ class _Loop:
     def _arrival(self) -> None:
         """As ``receive.mac_pkt_type``, and the interface; an outgoing packet (its row says so) came in nowhere."""
         f = self.f
-        pkt = f.op("load ptr, ptr %mac.v")
-        low, high = f.zext(f.load(32, pkt), 32), f.zext(f.load(16, f.gep(pkt, 4)), 16)
-        mac = f.op(f"or i64 {low}, {f.op(f'shl i64 {high}, 32')}")
-        group = f.op(f"icmp ne i64 {f.op(f'and i64 {mac}, 1')}, 0")
-        everyone = f.op(f"icmp eq i64 {mac}, {0xFFFF_FFFF_FFFF}")
-        ours = f.op(f"or i1 {f.op(f'icmp eq i64 {mac}, {self._mac}')}, {f.op(f'icmp eq i64 {self._mac}, -1')}")
-        single = f.select(ours, 64, str(PACKET_HOST), str(PACKET_OTHERHOST))
-        kind = f.select(group, 64, f.select(everyone, 64, str(PACKET_BROADCAST), str(PACKET_MULTICAST)), single)
+        kind = self._kind() if self.variant.ethernet else str(PACKET_HOST)
         device = ingress = f.op(f"add i64 {self._arg('ifindex')}, {self._get('interface')}")
         if self.variant.kind == "columns":
             i = self._get("pos")
@@ -424,6 +427,18 @@ class _Loop:
         self._put("pkt_type", kind)
         self._put("ifindex", device)
         self._put("ingress_ifindex", ingress)
+
+    def _kind(self) -> str:
+        """pkt_type by the destination address."""
+        f = self.f
+        pkt = f.op("load ptr, ptr %mac.v")
+        low, high = f.zext(f.load(32, pkt), 32), f.zext(f.load(16, f.gep(pkt, 4)), 16)
+        mac = f.op(f"or i64 {low}, {f.op(f'shl i64 {high}, 32')}")
+        group = f.op(f"icmp ne i64 {f.op(f'and i64 {mac}, 1')}, 0")
+        everyone = f.op(f"icmp eq i64 {mac}, {0xFFFF_FFFF_FFFF}")
+        ours = f.op(f"or i1 {f.op(f'icmp eq i64 {mac}, {self._mac}')}, {f.op(f'icmp eq i64 {self._mac}, -1')}")
+        single = f.select(ours, 64, str(PACKET_HOST), str(PACKET_OTHERHOST))
+        return f.select(group, 64, f.select(everyone, 64, str(PACKET_BROADCAST), str(PACKET_MULTICAST)), single)
 
     # --- the program and what became of the packet -------------------------------------------------------------------------
     def _call(self) -> None:

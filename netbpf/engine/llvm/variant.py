@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netbpf.packet.capture import RecordLayout
 
@@ -12,8 +12,8 @@ class Variant:
     """Where packets come from. ``kind``: "one" (a packet described by Args and Meta), "memory" (no packet: R1 and R2 of Args),
     "columns", "pcap", "pcapng".
     ``big_endian`` and what follows are the layout of a window's records. ``trace_clock``: the clock is each packet's
-    timestamp. ``checked``: every run-time check is kept. Many packets are Ethernet frames, as
-    AF_PACKET/SOCK_RAW sees them."""
+    timestamp. ``checked``: every run-time check is kept. ``in_file``: packets as a savefile holds them, tags in line; else
+    as AF_PACKET/SOCK_RAW sees them. ``ethernet``: they are Ethernet frames, as those of a socket always are."""
 
     kind: str
     big_endian: bool = False
@@ -21,8 +21,13 @@ class Variant:
     wirelen_first: bool = False
     trace_clock: bool = True
     checked: bool = False
+    in_file: bool = False
+    ethernet: bool = True
 
     @classmethod
-    def of_layout(cls, layout: RecordLayout, trace_clock: bool, checked: bool = False) -> Variant:
-        """The loop that walks records of this layout."""
-        return cls(layout.kind, layout.byteorder == "big", layout.header_bytes, layout.wirelen_first, trace_clock, checked)
+    def of_layout(cls, layout: RecordLayout, like: Variant) -> Variant:
+        """The loop that walks records of this layout, in all else as ``like``."""
+        return replace(
+            like, kind=layout.kind, big_endian=layout.byteorder == "big", header_bytes=layout.header_bytes,
+            wirelen_first=layout.wirelen_first,
+        )  # fmt: skip
