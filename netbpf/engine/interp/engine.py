@@ -64,6 +64,11 @@ class InterpLoaded:
     def trace(self) -> TraceBuffer:
         return self._machine.trace
 
+    @property
+    def machine(self) -> Machine:
+        """Frames, memory and programs, for who watches a run; to be looked at only."""
+        return self._machine
+
     def watch(self, hook: Hook | None) -> None:
         """Call ``hook(pc, registers)`` before each instruction of the runs that follow; None ends that.
 
