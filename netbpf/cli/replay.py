@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         if args.write:
             from netbpf.replay.output import CaptureOutput
 
-            output = stack.enter_context(CaptureOutput(args.write))
+            output = stack.enter_context(CaptureOutput(args.write, session.view))
         run = _Run(args, session, output, opened)
         if args.backend == "sim":
             return run.go()
@@ -138,7 +138,7 @@ class _Run:
             self.session.maps,
             interval_ns=round(args.interval * 1e9),
             limit=args.count,
-            sink=output.write if output else None,
+            output=output,
         )
         started, interrupted = time.perf_counter(), False
         try:

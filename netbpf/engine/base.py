@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a seam is imported by everyone: it must not bring everythin
     from netbpf.env import Env
     from netbpf.packet.batch import PacketBatch
     from netbpf.packet.capture import RecordLayout, Window
+    from netbpf.packet.sink import CaptureWriter
     from netbpf.packet.skbuff import SkBuff
     from netbpf.program import VerifiedProgram
 
@@ -74,10 +75,12 @@ class WindowWalker(Protocol):
     def can_walk(self, layout: RecordLayout) -> bool:
         """Whether ``walk`` takes windows of this layout."""
 
-    def walk(self, window: Window, totals: Totals, *, stop_ns: int, max_packets: int) -> int | None:
+    def walk(
+        self, window: Window, totals: Totals, *, stop_ns: int, max_packets: int, output: CaptureWriter | None = None
+    ) -> int | None:
         """Run records from the window's start on, until its end, ``max_packets``, a record it may not walk, or one of time
         ``stop_ns`` or later, whose time is returned then (None otherwise). Adds to ``totals`` and advances the window.
-        Raises EngineFault."""
+        Accepted packets go to ``output``, which takes raw records of the window's link types. Raises EngineFault."""
 
 
 class Engine(Protocol):

@@ -29,6 +29,9 @@ MAX_CAPLEN_OF_LINKTYPE = {231: 128 << 20, 249: 128 << 20, 279: 8 << 20}  # DBUS,
 BATCH_PACKETS = 16384
 MIN_RECORD_BYTES = 16
 SLOW_STEPS = 64
+LAYOUT_ROW_WORDS = 6
+"""u64 words that tell a native loop of one interface: whether it is usable, snaplen, multiplier, divisor (their product fits into
+64 bits), offset_ns, and one more than its number in a written capture, 0 where it has none yet."""
 
 
 def max_caplen(linktype: int) -> int:
@@ -56,9 +59,9 @@ class RecordLayout:
     ``seconds * 10**9 + fraction * ts_multiplier``. Interface 0 says the rest; of a record longer than its ``snaplen`` only
     so many bytes count.
 
-    ``kind`` "pcapng": each block is type, total length, body, total length again. Only enhanced packet blocks (type 6)
-    of a listed interface, whose two total lengths are both 32 plus the padded captured length (no options, which tell the
-    direction), may be walked. ``Record.interface`` is the block's interface plus ``first_interface``.
+    ``kind`` "pcapng": each block is type, total length, body, total length again. Packet blocks (6 enhanced, 3 simple,
+    2 obsolete) of a listed interface may be walked, and blocks without a packet passed over, but not those that describe a
+    section or an interface (0x0a0d0d0a, 1). ``Record.interface`` is the block's interface plus ``first_interface``.
 
     Before any other record, before one whose captured length is over ``max_caplen``, and in pcapng before one whose captured
     length is over its interface's ``snaplen``, the walk stops: the reader deals with that one.

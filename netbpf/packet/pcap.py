@@ -25,11 +25,11 @@ from netbpf.errors import CaptureError, UsageError
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import CaptureReader, InterfaceLayout, RecordLayout, max_caplen
 from netbpf.packet.record import Record
-from netbpf.packet.sink import CaptureWriter, Target
+from netbpf.packet.sink import WRITTEN_SNAPLEN, CaptureWriter, Target
 from netbpf.packet.stream import ByteStream
 
 FILE_HEADER_BYTES = 24
-MAX_SNAPLEN = 262144  # how a file that claims no sensible limit is read
+MAX_SNAPLEN = WRITTEN_SNAPLEN  # also how a file that claims no sensible limit is read
 INT_MAX = 0x7FFF_FFFF
 NS_PER_S = 1_000_000_000
 
@@ -225,6 +225,8 @@ class PcapWriter(CaptureWriter):
     ``nanosecond``. ``byteorder`` is "little" or "big".
     """
 
+    kind = "pcap"
+
     def __init__(
         self,
         target: Target,
@@ -238,7 +240,8 @@ class PcapWriter(CaptureWriter):
             raise UsageError(f"pcap holds link types 0 to 65535 and snaplens 1 to {INT_MAX}, not {linktype} and {snaplen}")
         order = "<" if byteorder == "little" else ">"
         magic = NANOSECONDS if nanosecond else MICROSECONDS
-        self.linktype, self.snaplen, self._unit = linktype, snaplen, magic.fraction_ns
+        self.linktype, self.snaplen, self.unit_ns = linktype, snaplen, magic.fraction_ns
+        self._is_standard = order == "<" and snaplen == WRITTEN_SNAPLEN
         self._pack = struct.Struct(order + "IIII").pack
         super().__init__(target, struct.pack(order + "IHHIIII", magic.value, 2, 4, 0, 0, snaplen, linktype))
 
@@ -251,4 +254,7 @@ class PcapWriter(CaptureWriter):
         if not 0 <= seconds <= 0xFFFF_FFFF:
             raise UsageError(f"pcap holds times from 1970 to 2106, not {seconds} seconds since 1970")
         data = record.data[: self.snaplen if length is None else min(self.snaplen, max(length, 0))]
-        self._append(self._pack(seconds, ns // self._unit, len(data), record.wirelen) + data)
+        self._append(self._pack(seconds, ns // self.unit_ns, len(data), record.wirelen) + data)
+
+    def takes_raw(self, linktype: int) -> bool:
+        return self._is_standard and linktype == self.linktype

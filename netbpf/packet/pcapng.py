@@ -25,7 +25,7 @@ from netbpf.ints import U64_MAX, round_up
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import CaptureReader, InterfaceLayout, RecordLayout, max_caplen
 from netbpf.packet.record import Record
-from netbpf.packet.sink import CaptureWriter, Target
+from netbpf.packet.sink import WRITTEN_SNAPLEN, CaptureWriter, Target
 from netbpf.packet.stream import ByteStream
 
 SHB, IDB, OPB, SPB, EPB = 0x0A0D0D0A, 1, 2, 3, 6
@@ -350,7 +350,9 @@ class PcapngWriter(CaptureWriter):
     The section header is there as soon as the writer is. Directions are kept as epb_flags. ``byteorder`` is "little" or "big".
     """
 
-    def __init__(self, target: Target, *, snaplen: int = 262144, byteorder: str = "little") -> None:
+    kind = "pcapng"
+
+    def __init__(self, target: Target, *, snaplen: int = WRITTEN_SNAPLEN, byteorder: str = "little") -> None:
         self.snaplen = snaplen
         self._order = "<" if byteorder == "little" else ">"
         self._interfaces: dict[tuple[int, int], int] = {}
@@ -360,15 +362,23 @@ class PcapngWriter(CaptureWriter):
         """Append a packet, cut to ``length`` bytes if given (a filter's verdict)."""
         if not 0 <= record.ts_ns <= U64_MAX:
             raise UsageError(f"pcapng holds times of 64 bits, not {record.ts_ns} ns since 1970")
-        key = (record.linktype, record.interface)
-        blocks = b"" if key in self._interfaces else self._describe(record.linktype)
-        index = self._interfaces.setdefault(key, len(self._interfaces))
+        index = self.interface_number(record.linktype, record.interface)
         data = record.data[: self.snaplen if length is None else min(self.snaplen, max(length, 0))]
         words = (index, record.ts_ns >> 32, record.ts_ns & 0xFFFF_FFFF, len(data), record.wirelen)
         body = struct.pack(self._order + "5I", *words) + data + bytes(-len(data) % 4)
         if record.direction:
             body += struct.pack(self._order + "HHIHH", EPB_FLAGS, 4, record.direction, OPT_END, 0)
-        self._append(blocks + self._block(EPB, body))
+        self._append(self._block(EPB, body))
+
+    def takes_raw(self, linktype: int) -> bool:
+        return self._order == "<" and self.snaplen == WRITTEN_SNAPLEN
+
+    def interface_number(self, linktype: int, interface: int) -> int:
+        key = (linktype, interface)
+        if key not in self._interfaces:
+            self._write(self._describe(linktype))
+            self._interfaces[key] = len(self._interfaces)
+        return self._interfaces[key]
 
     def _describe(self, linktype: int) -> bytes:
         if not 0 <= linktype <= 0xFFFF:

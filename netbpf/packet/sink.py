@@ -14,12 +14,21 @@ from typing import Any, BinaryIO, Self
 from netbpf.errors import UsageError
 from netbpf.packet.record import Record
 
+WRITTEN_SNAPLEN = 262144  # libpcap's MAXIMUM_SNAPLEN: what a written file claims, and what longer packets are cut to
+
 Target = str | os.PathLike[str] | BinaryIO
 
 
 class CaptureWriter(ABC):
     """A capture open for writing, a context manager. A path is truncated; a file object is flushed and left open at the
-    end; ``"-"`` is standard output."""
+    end; ``"-"`` is standard output.
+
+    Whoever makes whole records elsewhere (a native loop) appends them as they are: ``kind`` is "pcap" or "pcapng",
+    ``unit_ns`` what a pcap's fraction counts; ``takes_raw`` tells whether they may be made for packets of a link type.
+    """
+
+    kind: str
+    unit_ns = 1
 
     def __init__(self, target: Target, header: bytes) -> None:
         self.packets = 0
@@ -31,6 +40,19 @@ class CaptureWriter(ABC):
     @abstractmethod
     def write(self, record: Record, length: int | None = None) -> None:
         """Append a packet, cut to ``length`` bytes if given."""
+
+    @abstractmethod
+    def takes_raw(self, linktype: int) -> bool:
+        """Whether records in the standard layout, little-endian and WRITTEN_SNAPLEN long at most, fit this file."""
+
+    def append_raw(self, records: memoryview, packets: int) -> None:
+        """Append whole records as they are."""
+        self._write(records)
+        self.packets += packets
+
+    def interface_number(self, linktype: int, interface: int) -> int:
+        """The file's number for a capture's interface, described in the file from now on."""
+        return 0
 
     def flush(self) -> None:
         self._file.flush()

@@ -1,13 +1,16 @@
 """The bytes of a capture, from a file, a pipe or a gzip stream, as one moving window.
 
 Knows files, pipes and zlib; knows no capture format. Reads in 512 KB pieces: such a piece is still in the CPU's cache
-when its packets are walked (reading so is as fast as mmap, and a file that shrinks meanwhile cannot kill the process),
-and pipes are served by the same code. What is held at once is bounded by what was asked for *and* has arrived: a header
-that claims 4 GB makes nobody allocate 4 GB.
+when its packets are walked. What is held at once is bounded by what was asked for *and* has arrived: a header that claims
+4 GB makes nobody allocate 4 GB.
+
+A large regular file is not copied but mapped. Its pages are brought in 8 MB at a time (page faults one by one would cost
+more than reading) and let go behind the window, both at multiples of 2 MB, where the system may map them in one piece.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 import sys
@@ -17,6 +20,10 @@ from typing import Any, BinaryIO, Protocol
 from netbpf.errors import CaptureError, UsageError
 
 PIECE_BYTES = 512 * 1024
+MAPPED_BYTES = 8 * 1024 * 1024
+HUGE_PAGE_BYTES = 2 * 1024 * 1024
+MAPPED_FROM_BYTES = 1024 * 1024  # smaller files are read
+MADV_POPULATE_READ = 22  # Linux 5.14
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_PIECE_BYTES = 64 * 1024
 
@@ -134,7 +141,7 @@ class ByteStream:
 
     def __init__(self, source: Source, path: str, *, head: bytes = b"", total_bytes: int | None = None) -> None:
         self.path, self.total_bytes = path, total_bytes
-        self.buffer: bytes | bytearray = head
+        self.buffer: bytes | bytearray | mmap.mmap = head
         self.start, self.end, self.base = 0, len(head), 0
         self.at_end = False
         self._source = source
@@ -214,6 +221,70 @@ class ByteStream:
         return count
 
 
+class MappedStream(ByteStream):
+    """The same on a regular file, open as ``fd`` and read from ``first``: ``fill_window`` maps, ``fill`` reads."""
+
+    def __init__(self, source: Source, path: str, fd: int, *, head: bytes, first: int, total_bytes: int) -> None:
+        super().__init__(source, path, head=head, total_bytes=total_bytes)
+        self._fd, self._first, self._most = fd, first, MAPPED_BYTES
+        self._map: mmap.mmap | None = None
+        self._populated = self._released = 0  # pages between them are in
+
+    def fill(self, want: int) -> int:
+        have = self.end - self.start
+        if have >= want and isinstance(self.buffer, bytes):
+            return have
+        at, pieces, size = self.offset, list[bytes](), 0
+        while size < want:
+            piece = os.pread(self._fd, PIECE_BYTES, self._first + at + size)
+            if not piece:
+                self.at_end = True
+                break
+            pieces.append(piece)
+            size += len(piece)
+        self.buffer, self.base, self.start, self.end = b"".join(pieces), at, 0, size
+        return size
+
+    def fill_window(self) -> int:
+        at, whole = self._first + self.offset, self._whole()
+        if self.buffer is whole and self.start == at and self.end - at >= self._most // 2:
+            self._most *= 2  # nothing of the last window was walked: its first record is longer
+        end = min(len(whole), (at + self._most) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES + HUGE_PAGE_BYTES)
+        if end <= at:
+            self.fill(1)
+            return self.end
+        self._bring_in(whole, at // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, end)
+        self.buffer, self.base, self.start, self.end = whole, -self._first, at, end
+        return end
+
+    def _whole(self) -> mmap.mmap:
+        """The file as long as it is now. Private and writable, though nobody writes: native code asks for an address, which a
+        read-only map does not give."""
+        size = os.fstat(self._fd).st_size
+        if self._map is None or len(self._map) != size:
+            self._map = mmap.mmap(self._fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            self._populated = self._released = 0
+        return self._map
+
+    def _bring_in(self, whole: mmap.mmap, first: int, end: int) -> None:
+        """Have the pages of [first, end) at hand and no others."""
+        if first > self._released:
+            whole.madvise(mmap.MADV_DONTNEED, self._released, first - self._released)
+        self._released = first
+        begin = max(first, self._populated)
+        if end > begin:
+            _populate(whole, begin, end - begin)
+            self._populated = end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+
+
+def _populate(whole: mmap.mmap, first: int, size: int) -> None:
+    """Bring pages in; on an older kernel they come one by one."""
+    try:
+        whole.madvise(MADV_POPULATE_READ, first, size)
+    except OSError:
+        return
+
+
 def open_stream(source: str | os.PathLike[str] | BinaryIO) -> ByteStream:
     """A stream on a path, on a binary file object (left open at the end), or on standard input (``"-"``).
 
@@ -232,6 +303,9 @@ def open_stream(source: str | os.PathLike[str] | BinaryIO) -> ByteStream:
     total = _regular_size(file)
     if head.startswith(GZIP_MAGIC):
         return ByteStream(GzipSource(inner, path, head), path, total_bytes=total)
+    if total is not None and total >= MAPPED_FROM_BYTES and sys.platform == "linux" and isinstance(source, str | os.PathLike):
+        # a file named by its path, or standard input; a caller's own object may be anything, and moves as it is read
+        return MappedStream(inner, path, file.fileno(), head=head, first=file.tell() - len(head), total_bytes=total)
     return ByteStream(inner, path, head=head, total_bytes=total)
 
 

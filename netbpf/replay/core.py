@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from netbpf.engine.base import Loaded, Totals, Verdicts, WindowWalker
 from netbpf.maps.base import ReadableMap
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import CaptureReader, Window
+from netbpf.packet.sink import CaptureWriter
 from netbpf.replay.intervals import TraceClock, batch_slice
 from netbpf.replay.snapshot import Entry, counter_line, entries
 
@@ -22,6 +24,15 @@ BATCH_PACKETS = 4096
 NO_LIMIT = 1 << 62
 
 Sink = Callable[[PacketBatch, Verdicts], None]
+
+
+class PacketOutput(Protocol):
+    """Where accepted packets go; ``writer`` is there when the first packets come."""
+
+    writer: CaptureWriter | None
+
+    def write(self, batch: PacketBatch, verdicts: Verdicts) -> None:
+        """Append what the verdicts accept."""
 
 
 @dataclass(slots=True)
@@ -42,6 +53,7 @@ class Replay:
     """One run of a program over a stream. ``totals`` tells what is done, at any moment.
 
     ``sink`` is given every batch and its verdicts; without one, an engine that walks windows of a capture by itself does so.
+    ``output`` takes what was accepted: batches, or from such an engine whole records.
     ``on_progress`` is called after every piece.
     """
 
@@ -53,8 +65,9 @@ class Replay:
         interval_ns: int = 1_000_000_000,
         limit: int | None = None,
         sink: Sink | None = None,
+        output: PacketOutput | None = None,
     ) -> None:
-        self.loaded, self.maps, self.sink, self.limit = loaded, maps, sink, limit
+        self.loaded, self.maps, self.sink, self.output, self.limit = loaded, maps, sink, output, limit
         self.clock = TraceClock(interval_ns)
         self.totals = Totals()
         self.on_progress: Callable[[], None] = _nothing
@@ -89,13 +102,18 @@ class Replay:
             self.totals.add(piece, verdicts)
             if self.sink:
                 self.sink(piece, verdicts)
+            if self.output:
+                self.output.write(piece, verdicts)
 
     def _walk(self, walker: WindowWalker, window: Window) -> Iterator[Interval]:
         """Have the engine walk a window, from tick to tick."""
+        writer = self.output.writer if self.output else None
+        if writer is not None and not all(writer.takes_raw(i.linktype) for i in window.layout.interfaces):
+            return
         while window.start < window.end and walker.can_walk(window.layout) and not self.finished:
             left = NO_LIMIT if self.limit is None else self.limit - self.totals.packets
             stop_ns = self.clock.next_tick_ns if self.clock.started else 0
-            next_ns = walker.walk(window, self.totals, stop_ns=stop_ns, max_packets=left)
+            next_ns = walker.walk(window, self.totals, stop_ns=stop_ns, max_packets=left, output=writer)
             if next_ns is None:
                 return
             ticks = self.clock.pass_to(next_ns)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from netbpf.env import Env
     from netbpf.packet.batch import PacketBatch
     from netbpf.packet.capture import RecordLayout, Window
+    from netbpf.packet.sink import CaptureWriter
     from netbpf.packet.skbuff import SkBuff
 
 REJECTS_ALL: Final = "expression rejects all packets"  # libpcap's words
@@ -102,8 +103,10 @@ class FilteredStream:
         walker = self.of_linktype(*linktypes)
         return isinstance(walker, WindowWalker) and walker.can_walk(layout)
 
-    def walk(self, window: Window, totals: Totals, *, stop_ns: int, max_packets: int) -> int | None:
+    def walk(
+        self, window: Window, totals: Totals, *, stop_ns: int, max_packets: int, output: CaptureWriter | None = None
+    ) -> int | None:
         """See WindowWalker."""
         walker = self.of_linktype(window.layout.interfaces[0].linktype)
         assert isinstance(walker, WindowWalker)
-        return walker.walk(window, totals, stop_ns=stop_ns, max_packets=max_packets)
+        return walker.walk(window, totals, stop_ns=stop_ns, max_packets=max_packets, output=output)

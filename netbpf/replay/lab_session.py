@@ -38,6 +38,8 @@ class LabSession:
     Refused alike by every host: raises ProgramRejected or BpfError when entered. ``difference`` is known once it is left.
     """
 
+    view = "packet_raw"
+
     def __init__(
         self, spec: ProgramSpec, backend: str, *, engine: str | None = None, options: LabOptions = DEFAULT_LAB
     ) -> None:

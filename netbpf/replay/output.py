@@ -18,10 +18,11 @@ from netbpf.packet.sink import CaptureWriter
 
 
 class CaptureOutput:
-    """A file of accepted packets, opened when the first capture's link type is known. A context manager."""
+    """A file of accepted packets, opened when the first capture's link type is known. A context manager. ``view`` is who
+    judged them (``packet.receive``)."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, view: str = "packet_raw") -> None:
+        self.path, self.view = path, view
         self.writer: CaptureWriter | None = None
 
     def begin(self, reader: CaptureReader) -> None:
@@ -37,7 +38,7 @@ class CaptureOutput:
         for i, kept in enumerate(verdicts.kept):
             if kept:
                 record = batch.record(i)
-                writer.write(record, stored_length(record, kept))
+                writer.write(record, stored_length(record, kept, self.view))
 
     def __enter__(self) -> CaptureOutput:
         return self
@@ -47,10 +48,10 @@ class CaptureOutput:
             self.writer.close()
 
 
-def stored_length(record: Record, kept: int) -> int:
+def stored_length(record: Record, kept: int, view: str = "packet_raw") -> int:
     """How many bytes of a captured record hold the first ``kept`` bytes of its sk_buff: the link header of the capture and
     that of the sk_buff differ by a VLAN tag, or by what was made up for a cooked capture."""
-    skb = receive(record)
+    skb = receive(record, view=view)
     if skb is None or kept >= skb.len:
         return len(record.data)
     return max(0, kept + len(record.data) - len(skb.head))

@@ -47,7 +47,7 @@ class Session:
 
     def _start(self, program: VerifiedProgram, engine: str | None, use_cache: bool, checked: bool, view: str) -> None:
         chosen = stream_engine(engine, use_cache=use_cache, checked=checked)
-        self.engine_name, self.program = chosen.name, program
+        self.engine_name, self.program, self.view = chosen.name, program, view
         self.loaded: Loaded = chosen.load(program, self.env, view=view)
 
     @classmethod
@@ -72,6 +72,7 @@ class Session:
         chosen = stream_engine(engine, use_cache=use_cache, checked=checked)
         stream = FilteredStream(expression, chosen, made.env, linktype, use_cache=use_cache)
         made.engine_name, made.program, made.loaded = chosen.name, stream.program, stream
+        made.view = VIEWS[expression.view]
         return made
 
     @classmethod

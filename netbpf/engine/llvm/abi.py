@@ -14,19 +14,23 @@ def _layout(names: str) -> dict[str, int]:
 
 
 # buf: address of the window; pos, end: where in it (bytes of a capture, or indexes of columns) the run begins, and after it
-# where it stopped; stop_ns: stop before the first packet at or after this time, next_ns: that packet's; max_packets: stop
-# after so many; prefetch: where the prefetch cursor starts (beyond every window: no prefetching). *_col: addresses of columns
+# where it stopped; stop_ns: stop before the first packet at or after this time, next_ns: that packet's time, ran_ns: that of the
+# last one that ran; max_packets: stop after so many; prefetch: where the prefetch cursor starts (beyond every window: no
+# prefetching). *_col: addresses of columns
 # (results: 0 where not wanted). snaplen, max_caplen, ts_scale, layouts: of the records, see packet.capture.RecordLayout.
-# scratch: room for one frame. device_mac: little-endian in the low 48 bits, all ones for any. meta: of the packet at hand, at
+# out, out_size: room for a written capture, of which out_used bytes in out_packets records are filled; out_interface: the
+# table's row that the record at out_mark is the first of. scratch: room for one frame. device_mac: little-endian in the low 48
+# bits, all ones for any. meta: of the packet at hand, at
 # first the defaults. maps: address of the table of map base addresses. r1..r5: of a call back into Python; fault: 1 when it
 # failed and the run must end; tail_taken: whether the last tail call found a program, tail_calls: how many did for this packet.
 # subprog: which one @enter runs. skb_*: the packet of a call back, or of variant "one".
 # handles: address of the table of what registers hold that name a map. The rest serves ``checks``.
 ARGS: Final = _layout(
     "buf pos end stop_ns max_packets prefetch "
-    "packets bytes accepted trimmed last_ns next_ns status "
+    "packets bytes accepted trimmed last_ns next_ns ran_ns status "
     "verdict_col kept_col trimmed_col offset_col caplen_col wirelen_col ts_col direction_col interface_col "
     "snaplen max_caplen ts_scale layouts n_layouts first_interface "
+    "out out_size out_used out_packets out_interface out_mark "
     "scratch meta maps device_mac ifindex now_ns rng_state cpu_id "
     "callback fault tail_taken tail_calls subprog r1 r2 r3 r4 r5 skb_pkt skb_len skb_cap "
     "handles regions n_regions depth budget call_pc fault_kind fault_pc fault_address fault_size fault_access"
@@ -34,7 +38,7 @@ ARGS: Final = _layout(
 ARGS_BYTES: Final = 8 * len(ARGS)
 
 # why a run stopped
-STATUS_END, STATUS_TICK, STATUS_COUNT, STATUS_RECORD, STATUS_FAULT = range(5)
+STATUS_END, STATUS_TICK, STATUS_COUNT, STATUS_RECORD, STATUS_FAULT, STATUS_ROOM, STATUS_INTERFACE = range(7)
 
 # one u64 per scalar of the context; arrays of u32 (cb, the IPv6 addresses) at the end
 META: Final = _layout(

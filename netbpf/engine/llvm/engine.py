@@ -15,7 +15,17 @@ from netbpf.abi.net import LINKTYPE_ETHERNET
 from netbpf.engine.base import Totals, UnsupportedProgram, Verdicts
 from netbpf.engine.handle import MAP_STRUCT_BYTES
 from netbpf.engine.llvm import cache
-from netbpf.engine.llvm.abi import ARGS, ARGS_BYTES, CALL_BACK_META, META, META_BYTES, STATUS_TICK
+from netbpf.engine.llvm.abi import (
+    ARGS,
+    ARGS_BYTES,
+    CALL_BACK_META,
+    META,
+    META_BYTES,
+    STATUS_COUNT,
+    STATUS_INTERFACE,
+    STATUS_ROOM,
+    STATUS_TICK,
+)
 from netbpf.engine.llvm.handles import Handles
 from netbpf.engine.llvm.objfile import BadObject, MappedCode
 from netbpf.engine.llvm.variant import Variant
@@ -26,8 +36,9 @@ from netbpf.ints import bswap
 from netbpf.isa.instruction import encode
 from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch
-from netbpf.packet.capture import RecordLayout, Window
+from netbpf.packet.capture import LAYOUT_ROW_WORDS, RecordLayout, Window
 from netbpf.packet.receive import DEFAULT_DEVICE, LINK_HEADER_BYTES, Device, receive
+from netbpf.packet.sink import CaptureWriter
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
 
@@ -39,10 +50,11 @@ SK_BUFF_TYPES: Final = frozenset(t for t, rules in CTX_RULES.items() if rules.st
 FAULT_ARGS: Final = ("fault_kind", "fault_pc", "fault_address", "fault_size", "fault_access")
 ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
 SCRATCH_BYTES: Final = 1 << 19  # longer than any captured Ethernet frame
+OUTPUT_BYTES: Final = 1 << 20
 PREFETCH_FROM_BYTES: Final = 192  # packets of this average length and more pay for the prefetch cursor
 _PASSED_ON: Final = ("meta", "skb_pkt", "skb_len", "skb_cap", "now_ns", "rng_state", "cpu_id", "tail_calls")
 _PREFETCH: Final = ARGS["prefetch"] >> 3
-_PACKETS: Final = ARGS["packets"] >> 3  # the first of packets bytes accepted trimmed last_ns next_ns status
+_PACKETS: Final = ARGS["packets"] >> 3  # the first of packets bytes accepted trimmed last_ns next_ns ran_ns status
 _ENTRY: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
 
 
@@ -129,12 +141,36 @@ def _own_sources() -> list[tuple[str, int, int]]:
 
 
 class _Prepared(NamedTuple):
-    """A layout of windows, the code that walks them, and the table of its interfaces."""
+    """A layout of windows, where accepted packets are written, the code that walks the windows, the table of interfaces, and
+    the room for what is written."""
 
     layout: RecordLayout
     device: Device
+    output: CaptureWriter | None
+    variant: Variant
     code: _Code
     rows: Any
+    room: Any
+
+
+class _Columns:
+    """Room for the verdicts of ``rows`` packets, moved on to a ``Verdicts`` after each step."""
+
+    rows = 1 << 16
+
+    def __init__(self, verdicts: Verdicts) -> None:
+        self._verdicts = verdicts
+        self._room = (array("I", bytes(4 * self.rows)), array("I", bytes(4 * self.rows)))
+        self._flags = bytearray(self.rows)
+        address, self._keep = address_of(self._flags)
+        first, second = (column.buffer_info()[0] for column in self._room)
+        self.addresses = {"verdict_col": first, "kept_col": second, "trimmed_col": address}
+
+    def take(self, packets: int) -> None:
+        """The first ``packets`` rows are filled."""
+        self._verdicts.verdict += self._room[0][:packets]
+        self._verdicts.kept += self._room[1][:packets]
+        self._verdicts.trimmed += self._flags[:packets]
 
 
 class NativeLoaded:
@@ -426,7 +462,7 @@ class NativeLoaded:
 
     def _run_rows(self, batch: PacketBatch, out: Verdicts, first: int) -> int:
         """Rows from ``first`` on until one that native code leaves to Python; its index."""
-        code = self._code(self._variant_of("columns", batch.linktype))
+        code = self._code(replace(self._variant_of("columns", batch.linktype), results=True))
         self._prepared = None
         buffer, keep = address_of(batch.buffer)
         self._defaults(batch.linktype)
@@ -486,18 +522,47 @@ class NativeLoaded:
         """Whether ``walk`` takes windows of this layout: some interface gives packets that native code knows."""
         return bool(layout.interfaces) and self._is_walked(_walked_linktype(layout))
 
-    def walk(self, window: Window, totals: Totals, *, stop_ns: int = NEVER_NS, max_packets: int = NO_LIMIT) -> int | None:
+    def walk(
+        self,
+        window: Window,
+        totals: Totals,
+        *,
+        stop_ns: int = NEVER_NS,
+        max_packets: int = NO_LIMIT,
+        output: CaptureWriter | None = None,
+        verdicts: Verdicts | None = None,
+    ) -> int | None:
         """See WindowWalker."""
-        layout, args, start = window.layout, self._args, window.start
-        if self._prepared is None or layout != self._prepared.layout or self.device is not self._prepared.device:
-            self._prepared = self._prepare(layout)
+        columns = None if verdicts is None else _Columns(verdicts)
+        while True:
+            code = self._ready(window.layout, output, columns is not None)
+            most = max_packets if columns is None else min(max_packets, columns.rows)
+            packets, status = self._step(code, window, totals, stop_ns, most, columns)
+            max_packets -= packets
+            if columns is not None:
+                columns.take(packets)
+            if output is not None:
+                self._empty(output, status)
+            if status == STATUS_TICK:
+                return self._get("next_ns")
+            goes_on = status in (STATUS_ROOM, STATUS_INTERFACE) or (status == STATUS_COUNT and columns is not None)
+            if not goes_on or not max_packets:
+                return None
+
+    def _step(
+        self, code: _Code, window: Window, totals: Totals, stop_ns: int, most: int, columns: _Columns | None
+    ) -> tuple[int, int]:
+        """One call into native code; how many packets it ran and why it stopped."""
+        args, start = self._args, window.start
         buffer, keep = address_of(window.buffer)
         # rows of ARGS, one after the other: a step of a replay is short, and this is most of what it costs
-        args[0:5] = [buffer, start, window.end, stop_ns, max_packets]
+        args[0:5] = [buffer, start, window.end, stop_ns, most]
         args[_PREFETCH] = start if totals.bytes >= PREFETCH_FROM_BYTES * totals.packets else NO_LIMIT
-        self._call(self._prepared.code)
+        if columns is not None:
+            self._set_all(**columns.addresses)
+        self._call(code)
         del keep
-        packets, size, accepted, trimmed, last_ns, next_ns, status = args[_PACKETS : _PACKETS + 7]
+        packets, size, accepted, trimmed, last_ns, _, ran_ns, status = args[_PACKETS : _PACKETS + 8]
         window.advance(args[1] - start, packets)
         totals.packets += packets
         totals.bytes += size
@@ -505,33 +570,63 @@ class NativeLoaded:
         totals.dropped += packets - accepted
         totals.trimmed += trimmed
         totals.last_ns = max(totals.last_ns, last_ns)
-        if status == STATUS_TICK:
-            return int(next_ns)
         if self._trace_clock and packets:
             env: Any = self.env
-            env.set_time(next_ns)
-        return None
+            env.set_time(ran_ns)
+        return packets, status
 
-    def _prepare(self, layout: RecordLayout) -> _Prepared:
+    def _empty(self, output: CaptureWriter, status: int) -> None:
+        """Hand on what was written, and describe the interface that the last record is the first of."""
+        assert self._prepared is not None
+        prepared, used, written = self._prepared, self._get("out_used"), self._get("out_packets")
+        with memoryview(prepared.room).cast("B") as room:
+            if status == STATUS_INTERFACE:
+                mark, row = self._get("out_mark"), self._get("out_interface")
+                output.append_raw(room[:mark], written - 1)
+                layout = prepared.layout
+                number = output.interface_number(layout.interfaces[row].linktype, layout.first_interface + row)
+                prepared.rows[LAYOUT_ROW_WORDS * row + 5] = number + 1
+                room[mark + 8 : mark + 12] = number.to_bytes(4, "little")
+                output.append_raw(room[mark:used], 1)
+            elif written:
+                output.append_raw(room[:used], written)
+        self._set("out_used", 0)
+
+    def _ready(self, layout: RecordLayout, output: CaptureWriter | None, results: bool) -> _Code:
+        """The code for windows of this layout, Args made ready for it."""
+        known = self._prepared
+        if known is None or known.output is not output or known.device is not self.device or layout != known.layout:
+            known = self._prepared = self._prepare(layout, output)
+        if results:
+            return self._code(replace(known.variant, results=True))
+        return known.code
+
+    def _prepare(self, layout: RecordLayout, output: CaptureWriter | None) -> _Prepared:
         """What stays the same from window to window of one layout, into Args."""
         linktype = _walked_linktype(layout)
-        code = self._code(Variant.of_layout(layout, self._variant_of(layout.kind, linktype)))
+        variant = Variant.of_layout(layout, self._variant_of(layout.kind, linktype))
+        if output is not None:
+            variant = replace(variant, output=output.kind, output_unit_ns=output.unit_ns)
+        code = self._code(variant)
         self._defaults(linktype)
-        rows, keep_rows = self._layouts(layout)
+        rows = self._layouts(layout)
         first = layout.interfaces[0]
+        room = ctypes.create_string_buffer(OUTPUT_BYTES if output is not None else 1)
         self._set_all(
-            snaplen=first.snaplen, max_caplen=layout.max_caplen, ts_scale=first.ts_multiplier, layouts=rows,
+            snaplen=first.snaplen, max_caplen=layout.max_caplen, ts_scale=first.ts_multiplier, layouts=ctypes.addressof(rows),
             n_layouts=len(layout.interfaces), first_interface=layout.first_interface,
+            out=ctypes.addressof(room), out_size=len(room), out_used=0,
         )  # fmt: skip
-        return _Prepared(layout, self.device, code, keep_rows)
+        return _Prepared(layout, self.device, output, variant, code, rows, room)
 
-    def _layouts(self, layout: RecordLayout) -> tuple[int, Any]:
-        """The table of interfaces for the pcapng loop; see loop._fetch_block."""
-        rows = (ctypes.c_uint64 * (6 * len(layout.interfaces)))()
+    def _layouts(self, layout: RecordLayout) -> Any:
+        """The table of interfaces for a loop over windows; see capture.LAYOUT_ROW_WORDS."""
+        rows = (ctypes.c_uint64 * (LAYOUT_ROW_WORDS * len(layout.interfaces)))()
         for k, i in enumerate(layout.interfaces):
-            usable = i.linktype == _walked_linktype(layout)
-            rows[6 * k : 6 * k + 5] = [usable, i.snaplen, i.ts_multiplier, i.ts_divisor, i.ts_offset_ns & NEVER_NS]
-        return ctypes.addressof(rows), rows
+            usable = i.linktype == _walked_linktype(layout) and i.ts_multiplier * i.ts_divisor <= NEVER_NS
+            row: list[Any] = [usable, i.snaplen, i.ts_multiplier & NEVER_NS, i.ts_divisor & NEVER_NS, i.ts_offset_ns & NEVER_NS]
+            rows[LAYOUT_ROW_WORDS * k : LAYOUT_ROW_WORDS * k + 5] = row
+        return rows
 
 
 def _walked_linktype(layout: RecordLayout) -> int:

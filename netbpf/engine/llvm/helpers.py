@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from netbpf.engine.llvm.lower import SubprogLowerer
 
 
-
 def emit_helper(s: SubprogLowerer, pc: int, func_id: int) -> None:
     """Call helper ``func_id`` with R1..R5; R0 is its result."""
     body = NATIVE.get(func_id)

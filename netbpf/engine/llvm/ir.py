@@ -89,6 +89,18 @@ class Function:
     def bswap(self, value: str, bits: int) -> str:
         return value if bits == 8 else self.op(f"call i{bits} @llvm.bswap.i{bits}(i{bits} {value})")
 
+    def math(self, name: str, left: str | int, right: str | int) -> str:
+        """A 64-bit operation of two values: add, sub, mul, and, or, shl, lshr, udiv ..."""
+        return self.op(f"{name} i64 {left}, {right}")
+
+    def test(self, how: str, left: str | int, right: str | int) -> str:
+        """An unsigned or equality comparison of 64-bit values: eq, ne, ult, ule, ugt, uge."""
+        return self.op(f"icmp {how} i64 {left}, {right}")
+
+    def both(self, left: str, right: str) -> str:
+        """i1: whether two tests hold."""
+        return self.op(f"and i1 {left}, {right}")
+
     def select(self, test: str, bits: int, yes: str, no: str) -> str:
         return self.op(f"select i1 {test}, i{bits} {yes}, i{bits} {no}")
 

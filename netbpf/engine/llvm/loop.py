@@ -26,24 +26,25 @@ from netbpf.engine.llvm.abi import (
     STATUS_COUNT,
     STATUS_END,
     STATUS_FAULT,
+    STATUS_INTERFACE,
     STATUS_RECORD,
+    STATUS_ROOM,
     STATUS_TICK,
 )
+from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS
 from netbpf.engine.llvm.ir import INTRINSICS, Function
 from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.maps import emit_map
 from netbpf.engine.llvm.needs import needs_checks
 from netbpf.engine.llvm.shape import is_native
+from netbpf.engine.llvm.store import emit_columns, emit_room, emit_store
 from netbpf.engine.llvm.variant import Variant
 from netbpf.packet.receive import OUTBOUND
 from netbpf.program import VerifiedProgram
 
-PREFETCH_BYTES: Final = 8192
-CACHE_LINE: Final = 64
 MIN_FRAME_BYTES: Final = 20  # an Ethernet header, a VLAN tag and the type inside it
 TPID_8021Q, TPID_8021AD = 0x0081, 0xA888 - 0x10000  # as the bytes lie in memory, read as i16
 ARRIVAL_FIELDS: Final = ("pkt_type", "ingress_ifindex", "ifindex", "queue_mapping")
-EPB_FIXED_BYTES: Final = 32  # an enhanced packet block without its packet: header, 5 words, total length again
 
 
 class Module(NamedTuple):
@@ -60,7 +61,7 @@ def module(program: VerifiedProgram, variant: Variant) -> Module:
     if lowerer.called_back:
         lowerer, functions = _lower(program, variant, calls_back=True)
     maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps) if is_native(m))
-    run = _one(lowerer) if variant.kind in ("one", "memory") else _Loop(lowerer, variant).text()
+    run = _one(lowerer) if variant.kind in ("one", "memory") else Loop(lowerer, variant).text()
     enter = _enter(lowerer) if lowerer.called_back and len(lowerer.subprogs) > 1 else ""
     return Module("\n".join([INTRINSICS, maps, functions, run, enter]), lowerer.called_back, lowerer.checked)
 
@@ -71,8 +72,18 @@ def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> t
     return lowerer, lowerer.functions()
 
 
-_SLOTS: Final = tuple("pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface".split())
-_COLUMNS: Final = ("offset", "caplen", "wirelen", "ts", "direction", "interface")
+_SLOTS: Final = tuple(
+    "pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface direction option moved out written ran".split()
+)
+_POINTERS: Final = ("pkt", "mac", "raw")
+_STATUS_OF: Final = {
+    "full": STATUS_COUNT, "ended": STATUS_END, "tick": STATUS_TICK, "odd": STATUS_RECORD, "faulted": STATUS_FAULT,
+    "room": STATUS_ROOM, "described": STATUS_INTERFACE,
+}  # fmt: skip
+_TOTALS: Final = {
+    "pos": "pos", "n": "packets", "bytes": "bytes", "acc": "accepted", "trim": "trimmed", "last": "last_ns", "ts": "next_ns",
+    "ran": "ran_ns", "out": "out_used", "written": "out_packets",
+}  # fmt: skip
 
 
 def _load_maps(f: Function, n_maps: int) -> None:
@@ -121,7 +132,7 @@ def _enter(lowerer: Lowerer) -> str:
     return f.text()
 
 
-class _Loop:
+class Loop:
     """Many packets: the walk, the context, the call, the counting."""
 
     def __init__(self, lowerer: Lowerer, variant: Variant) -> None:
@@ -133,180 +144,71 @@ class _Loop:
         f = self.f
         self._prologue()
         f.label("head")
-        f.cond(f.op(f"icmp uge i64 {self._get('n')}, {self._max}"), "full", "fetch")
+        f.cond(f.op(f"icmp uge i64 {self.get('n')}, {self._max}"), "full", "fetch")
         f.label("fetch")
-        {"columns": self._fetch_row, "pcap": self._fetch_pcap, "pcapng": self._fetch_block}[self.variant.kind]()
+        FETCHERS[self.variant.kind](self)
         f.label("frame")
         self._context()
         f.label("go")
         self._call()
         self._count()
-        f.br("head")
-        for name, status in (
-            ("full", STATUS_COUNT),
-            ("ended", STATUS_END),
-            ("tick", STATUS_TICK),
-            ("odd", STATUS_RECORD),
-            ("faulted", STATUS_FAULT),
-        ):
+        for name, status in _STATUS_OF.items():
             f.label(name)
             f.store(64, str(status), f.gep("%a", ARGS["status"]), 8)
             f.br("leave")
         f.label("leave")
-        for slot, field in (("pos", "pos"), ("n", "packets"), ("bytes", "bytes"), ("acc", "accepted"), ("trim", "trimmed")):
-            f.store(64, self._get(slot), f.gep("%a", ARGS[field]), 8)
-        f.store(64, self._get("last"), f.gep("%a", ARGS["last_ns"]), 8)
-        f.store(64, self._get("ts"), f.gep("%a", ARGS["next_ns"]), 8)
+        for slot, field in _TOTALS.items():
+            f.store(64, self.get(slot), f.gep("%a", ARGS[field]), 8)
         f.ret("i64 0")
         return f.text()
 
     # --- set-up --------------------------------------------------------------------------------------------------------
-    def _arg(self, name: str) -> str:
+    def arg(self, name: str) -> str:
         return self.f.load(64, self.f.gep("%a", ARGS[name]), 8)
 
-    def _arg_ptr(self, name: str) -> str:
+    def arg_ptr(self, name: str) -> str:
         return self.f.op(f"load ptr, ptr {self.f.gep('%a', ARGS[name])}, align 8")
 
-    def _get(self, slot: str) -> str:
+    def get(self, slot: str) -> str:
         return self.f.load(64, f"%{slot}.v", 8)
 
-    def _set(self, slot: str, value: str) -> None:
+    def set(self, slot: str, value: str) -> None:
         self.f.store(64, value, f"%{slot}.v", 8)
+
+    def raw(self) -> str:
+        """The packet as the capture holds it."""
+        return self.f.op("load ptr, ptr %raw.v")
+
+    def set_raw(self, at: str) -> None:
+        self.f.do(f"store ptr {at}, ptr %raw.v")
 
     def _prologue(self) -> None:
         f = self.f
         for slot in _SLOTS:
             f.lines.append(f"  %{slot}.v = alloca i64")
-        f.lines.append("  %pkt.v = alloca ptr")
-        f.lines.append("  %mac.v = alloca ptr")
+        for pointer in _POINTERS:
+            f.lines.append(f"  %{pointer}.v = alloca ptr")
         f.lines.append(f"  %meta = alloca [{META_BYTES} x i8], align 8")
         _load_maps(f, len(self.owner.program.maps))
-        defaults = self._arg_ptr("meta")
+        defaults = self.arg_ptr("meta")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 %meta, ptr align 8 {defaults}, i64 {META_BYTES}, i1 false)")
         self._queue = f.load(64, f.gep(defaults, META["queue_mapping"]), 8)
-        self._buf, self._end, self._stop = self._arg_ptr("buf"), self._arg("end"), self._arg("stop_ns")
-        self._max, self._scale = self._arg("max_packets"), self._arg("ts_scale")
-        self._snaplen, self._max_caplen = self._arg("snaplen"), self._arg("max_caplen")
-        self._scratch, self._mac = self._arg_ptr("scratch"), self._arg("device_mac")
+        self.buf, self.end, self.stop = self.arg_ptr("buf"), self.arg("end"), self.arg("stop_ns")
+        self._max, self.scale = self.arg("max_packets"), self.arg("ts_scale")
+        self.snaplen, self.max_caplen = self.arg("snaplen"), self.arg("max_caplen")
+        self._scratch, self._mac = self.arg_ptr("scratch"), self.arg("device_mac")
         if self.variant.kind == "columns":
-            self._verdicts, self._kept, self._trimmed = (self._arg_ptr(n) for n in ("verdict_col", "kept_col", "trimmed_col"))
-            self._columns = {n: self._arg_ptr(f"{n}_col") for n in _COLUMNS}
-        if self.variant.kind == "pcapng":
-            self._layouts, self._n_layouts = self._arg_ptr("layouts"), self._arg("n_layouts")
-        self._set("interface", "0")
-        self._set("pos", self._arg("pos"))
-        self._set("pf", self._arg("prefetch"))
-        for slot in ("n", "bytes", "acc", "trim", "last", "ts"):
-            self._set(slot, "0")
-
-    # --- the next packet: caplen, wirelen, ts, next, %pkt.v; or ended, odd -----------------------------------------------
-    def _fetch_row(self) -> None:
-        f = self.f
-        i = self._get("pos")
-        f.cond(f.op(f"icmp uge i64 {i}, {self._end}"), "ended", "row")
-        f.label("row")
-        for name, bits in (("offset", 64), ("caplen", 32), ("wirelen", 32), ("ts", 64), ("interface", 32)):
-            at = f.op(f"getelementptr i{bits}, ptr {self._columns[name]}, i64 {i}")
-            value = f.zext(f.load(bits, at, bits // 8), bits)
-            if name == "offset":
-                f.do(f"store ptr {f.gep(self._buf, value)}, ptr %pkt.v")
-            else:
-                self._set(name, value)
-        self._set("next", f.op(f"add i64 {i}, 1"))
-        self._stop_at_tick()
-
-    def _word(self, base: str, off: int) -> str:
-        """A 32-bit word of a record header, in the file's byte order, as i64."""
-        f = self.f
-        word = f.load(32, f.gep(base, off))
-        return f.zext(f.bswap(word, 32) if self.variant.big_endian else word, 32)
-
-    def _fetch_pcap(self) -> None:
-        f, v = self.f, self.variant
-        pos = self._get("pos")
-        data = f.op(f"add i64 {pos}, {v.header_bytes}")
-        f.cond(f.op(f"icmp ugt i64 {data}, {self._end}"), "ended", "header")
-        f.label("header")
-        at = f.gep(self._buf, pos)
-        caplen, wirelen = self._word(at, 12 if v.wirelen_first else 8), self._word(at, 8 if v.wirelen_first else 12)
-        f.cond(f.op(f"icmp ugt i64 {caplen}, {self._max_caplen}"), "odd", "sane")
-        f.label("sane")
-        after = f.op(f"add i64 {data}, {caplen}")
-        f.cond(f.op(f"icmp ugt i64 {after}, {self._end}"), "ended", "whole")
-        f.label("whole")
-        seconds, fraction = self._word(at, 0), self._word(at, 4)
-        ts = f.op(f"add i64 {f.op(f'mul i64 {seconds}, 1000000000')}, {f.op(f'mul i64 {fraction}, {self._scale}')}")
-        over = f.op(f"icmp ugt i64 {caplen}, {self._snaplen}")
-        self._set("caplen", f.select(over, 64, self._snaplen, caplen))
-        self._set("wirelen", wirelen)
-        self._set("ts", ts)
-        self._set("next", after)
-        f.do(f"store ptr {f.gep(self._buf, data)}, ptr %pkt.v")
-        self._stop_at_tick()
-        self._prefetch(pos)
-
-    def _fetch_block(self) -> None:
-        """An enhanced packet block without options, of an interface in the table; any other block is odd.
-
-        The table has a row of six u64 an interface: usable, snaplen, multiplier, divisor, offset_ns, reserved.
-        """
-        f = self.f
-        pos = self._get("pos")
-        data = f.op(f"add i64 {pos}, {EPB_FIXED_BYTES - 4}")
-        f.cond(f.op(f"icmp ugt i64 {f.op(f'add i64 {pos}, {EPB_FIXED_BYTES}')}, {self._end}"), "ended", "block")
-        f.label("block")
-        at = f.gep(self._buf, pos)
-        kind, total, interface = self._word(at, 0), self._word(at, 4), self._word(at, 8)
-        caplen = self._word(at, 20)
-        known = f.op(f"and i1 {f.op(f'icmp eq i64 {kind}, 6')}, {f.op(f'icmp ult i64 {interface}, {self._n_layouts}')}")
-        f.cond(known, "packet", "odd")
-        f.label("packet")
-        row = f.gep(self._layouts, f.op(f"mul i64 {interface}, 48"))
-        usable, snaplen = f.load(64, row, 8), f.load(64, f.gep(row, 8), 8)
-        padded = f.op(f"and i64 {f.op(f'add i64 {caplen}, 3')}, -4")
-        plain = f.op(f"icmp eq i64 {total}, {f.op(f'add i64 {padded}, {EPB_FIXED_BYTES}')}")
-        fits = f.op(f"icmp ule i64 {caplen}, {snaplen}")
-        sane = f.op(f"icmp ule i64 {caplen}, {self._max_caplen}")
-        all_right = f.op(f"icmp ne i64 {usable}, 0")
-        for test in (plain, fits, sane):
-            all_right = f.op(f"and i1 {all_right}, {test}")
-        f.cond(all_right, "sane", "odd")
-        f.label("sane")
-        after = f.op(f"add i64 {pos}, {total}")
-        f.cond(f.op(f"icmp ugt i64 {after}, {self._end}"), "ended", "whole")
-        f.label("whole")
-        again = self._word(f.gep(self._buf, f.op(f"sub i64 {after}, 4")), 0)
-        f.cond(f.op(f"icmp eq i64 {again}, {total}"), "stamp", "odd")
-        f.label("stamp")
-        high, low = self._word(at, 12), self._word(at, 16)
-        ticks = f.op(f"or i64 {f.op(f'shl i64 {high}, 32')}, {low}")
-        multiplier, divisor, offset = (f.load(64, f.gep(row, 16 + 8 * k), 8) for k in range(3))
-        scaled = f.op(f"udiv i64 {f.op(f'mul i64 {ticks}, {multiplier}')}, {divisor}")
-        self._set("ts", f.op(f"add i64 {scaled}, {offset}"))
-        self._set("caplen", caplen)
-        self._set("wirelen", self._word(at, 24))
-        self._set("interface", f.op(f"add i64 {interface}, {self._arg('first_interface')}"))
-        self._set("next", after)
-        f.do(f"store ptr {f.gep(self._buf, data)}, ptr %pkt.v")
-        self._stop_at_tick()
-        self._prefetch(pos)
-
-    def _stop_at_tick(self) -> None:
-        f = self.f
-        f.cond(f.op(f"icmp uge i64 {self._get('ts')}, {self._stop}"), "tick", "before")
-        f.label("before")
-
-    def _prefetch(self, pos: str) -> None:
-        """Keep a cursor PREFETCH_BYTES ahead; it starts beyond any window where prefetching does not pay."""
-        f = self.f
-        target = f.op(f"add i64 {pos}, {PREFETCH_BYTES}")
-        f.label("ahead")
-        cursor = self._get("pf")
-        f.cond(f.op(f"icmp ult i64 {cursor}, {target}"), "touch", "frame")
-        f.label("touch")
-        f.do(f"call void @llvm.prefetch.p0(ptr {f.gep(self._buf, cursor)}, i32 0, i32 3, i32 1)")
-        self._set("pf", f.op(f"add i64 {cursor}, {CACHE_LINE}"))
-        f.br("ahead")
+            self.columns = {n: self.arg_ptr(f"{n}_col") for n in COLUMNS}
+        if self.variant.results:
+            self.results = {n: self.arg_ptr(n) for n in ("verdict_col", "kept_col", "trimmed_col")}
+        if self.variant.output:
+            self.out, self.out_size = self.arg_ptr("out"), self.arg("out_size")
+        self.layouts, self.n_layouts = self.arg_ptr("layouts"), self.arg("n_layouts")
+        for slot in _SLOTS:
+            self.set(slot, "0")
+        self.set("pos", self.arg("pos"))
+        self.set("pf", self.arg("prefetch"))
+        self.set("out", self.arg("out_used"))
 
     # --- context -------------------------------------------------------------------------------------------------------
     def _put(self, field: str, value: str) -> None:
@@ -320,18 +222,20 @@ class _Loop:
         """skb->len, the bytes at hand, and the Meta fields that the program reads. Frames under MIN_FRAME_BYTES, whose
         headers are not all there, are left to Python, but where nothing looks at a header."""
         f = self.f
+        if self.variant.output:
+            emit_room(self)
         least = MIN_FRAME_BYTES if self._reads_frame() else 0
-        f.cond(f.op(f"icmp ult i64 {self._get('caplen')}, {least}"), "odd", "usual")
+        f.cond(f.op(f"icmp ult i64 {self.get('caplen')}, {least}"), "odd", "usual")
         f.label("usual")
         if self.owner.may_fault:
             f.store(64, "0", f.gep("%a", ARGS["tail_calls"]), 8)
         if self._needs("cb"):
             f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {f.gep('%meta', META['cb0'])}, i8 0, i64 24, i1 false)")
         if self.variant.trace_clock and (self.owner.may_fault or "now_ns" in self.owner.used_args):
-            f.store(64, self._get("ts"), f.gep("%a", ARGS["now_ns"]), 8)
-        caplen, wirelen = self._get("caplen"), self._get("wirelen")
-        self._set("pktcap", caplen)
-        self._set("pktlen", f.select(f.op(f"icmp ugt i64 {caplen}, {wirelen}"), 64, caplen, wirelen))
+            f.store(64, self.get("ts"), f.gep("%a", ARGS["now_ns"]), 8)
+        caplen, wirelen = self.get("caplen"), self.get("wirelen")
+        self.set("pktcap", caplen)
+        self.set("pktlen", f.select(f.op(f"icmp ugt i64 {caplen}, {wirelen}"), 64, caplen, wirelen))
         self._untag()
         if self._needs("protocol") and self.variant.ethernet:
             self._protocol()
@@ -346,8 +250,9 @@ class _Loop:
     def _untag(self) -> None:
         """Move an outer VLAN tag out of the frame: Meta holds it, and %pkt starts 4 bytes later than %mac. In a file it stays."""
         f = self.f
+        f.do(f"store ptr {self.raw()}, ptr %pkt.v")
         if self.variant.in_file:
-            f.do(f"store ptr {f.op('load ptr, ptr %pkt.v')}, ptr %mac.v")
+            f.do(f"store ptr {self.raw()}, ptr %mac.v")
             return
         if self.owner.wants_flat:
             self._untag_copy()
@@ -357,10 +262,11 @@ class _Loop:
             for field, value in self._tag(pkt).items():
                 self._put(field, f.select(tagged, 64, value, "0"))
         moved = f.select(tagged, 64, str(VLAN_HLEN), "0")
+        self.set("moved", moved)
         f.do(f"store ptr {pkt}, ptr %mac.v")
         f.do(f"store ptr {f.gep(pkt, moved)}, ptr %pkt.v")
-        self._set("pktcap", f.op(f"sub i64 {self._get('pktcap')}, {moved}"))
-        self._set("pktlen", f.op(f"sub i64 {self._get('pktlen')}, {moved}"))
+        self.set("pktcap", f.op(f"sub i64 {self.get('pktcap')}, {moved}"))
+        self.set("pktlen", f.op(f"sub i64 {self.get('pktlen')}, {moved}"))
 
     def _tagged(self) -> tuple[str, str]:
         """The frame, and whether a tag is in it."""
@@ -384,20 +290,21 @@ class _Loop:
             for field in ("vlan_present", "vlan_tci", "vlan_proto"):
                 self._put(field, "0")
         pkt, tagged = self._tagged()
+        self.set("moved", f.select(tagged, 64, str(VLAN_HLEN), "0"))
         f.do(f"store ptr {pkt}, ptr %mac.v")
         f.cond(f.op(f"call i1 @llvm.expect.i1(i1 {tagged}, i1 false)"), "tagged", "plain")
         f.label("tagged")
         if wanted:
             for field, value in self._tag(pkt).items():
                 self._put(field, value)
-        cap = f.op(f"sub i64 {self._get('pktcap')}, 4")
+        cap = f.op(f"sub i64 {self.get('pktcap')}, 4")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {self._scratch}, ptr {pkt}, i64 12, i1 false)")
         rest = f.op(f"sub i64 {cap}, 12")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {f.gep(self._scratch, 12)}, ptr {f.gep(pkt, 16)}, i64 {rest}, i1 false)")
         f.do(f"store ptr {self._scratch}, ptr %pkt.v")
         f.do(f"store ptr {self._scratch}, ptr %mac.v")
-        self._set("pktcap", cap)
-        self._set("pktlen", f.op(f"sub i64 {self._get('pktlen')}, 4"))
+        self.set("pktcap", cap)
+        self.set("pktlen", f.op(f"sub i64 {self.get('pktlen')}, 4"))
         f.label("plain")
 
     def _protocol(self) -> None:
@@ -416,11 +323,9 @@ class _Loop:
         """As ``receive.mac_pkt_type``, and the interface; an outgoing packet (its row says so) came in nowhere."""
         f = self.f
         kind = self._kind() if self.variant.ethernet else str(PACKET_HOST)
-        device = ingress = f.op(f"add i64 {self._arg('ifindex')}, {self._get('interface')}")
-        if self.variant.kind == "columns":
-            i = self._get("pos")
-            direction = f.load(8, f.op(f"getelementptr i8, ptr {self._columns['direction']}, i64 {i}"))
-            out = f.op(f"icmp eq i8 {direction}, {OUTBOUND}")
+        device = ingress = f.op(f"add i64 {self.arg('ifindex')}, {self.get('interface')}")
+        if self.variant.kind != "pcap":
+            out = f.op(f"icmp eq i64 {self.get('direction')}, {OUTBOUND}")
             kind = f.select(out, 64, str(PACKET_OUTGOING), kind)
             ingress = f.select(out, 64, "0", ingress)
             self._put("queue_mapping", f.select(out, 64, "0", self._queue))
@@ -450,23 +355,26 @@ class _Loop:
         r0 = f.op(f"call i64 @prog({self.owner.around.passed})")
         self._verdict = f.op(f"and i64 {r0}, 4294967295")
         if self.owner.may_fault:
-            f.cond(f.op(f"icmp eq i64 {self._arg('fault')}, 0"), "counted", "faulted")
+            f.cond(f.op(f"icmp eq i64 {self.arg('fault')}, 0"), "counted", "faulted")
             f.label("counted")
 
     def _count(self) -> None:
         f, v = self.f, self._verdict
-        n = self._get("n")
+        n = self.get("n")
         accepted = f.op(f"icmp ne i64 {v}, 0")
         short = f.op(f"icmp ult i64 {v}, %len")
         trimmed = f.zext(f.op(f"and i1 {accepted}, {short}"), 1)
-        if self.variant.kind == "columns":
-            kept = f.select(short, 64, v, "%len")
-            for column, bits, value in ((self._verdicts, 32, v), (self._kept, 32, kept), (self._trimmed, 8, trimmed)):
-                f.store(bits, f.trunc(value, bits), f.op(f"getelementptr i{bits}, ptr {column}, i64 {n}"), bits // 8)
-        self._set("acc", f.op(f"add i64 {self._get('acc')}, {f.zext(accepted, 1)}"))
-        self._set("trim", f.op(f"add i64 {self._get('trim')}, {trimmed}"))
-        self._set("bytes", f.op(f"add i64 {self._get('bytes')}, {self._get('wirelen')}"))
-        ts, last = self._get("ts"), self._get("last")
-        self._set("last", f.select(f.op(f"icmp ugt i64 {ts}, {last}"), 64, ts, last))
-        self._set("n", f.op(f"add i64 {n}, 1"))
-        self._set("pos", self._get("next"))
+        if self.variant.results:
+            emit_columns(self, v, short, trimmed)
+        self.set("acc", f.op(f"add i64 {self.get('acc')}, {f.zext(accepted, 1)}"))
+        self.set("trim", f.op(f"add i64 {self.get('trim')}, {trimmed}"))
+        self.set("bytes", f.op(f"add i64 {self.get('bytes')}, {self.get('wirelen')}"))
+        ts, last = self.get("ts"), self.get("last")
+        self.set("last", f.select(f.op(f"icmp ugt i64 {ts}, {last}"), 64, ts, last))
+        self.set("n", f.op(f"add i64 {n}, 1"))
+        self.set("pos", self.get("next"))
+        self.set("ran", ts)
+        if self.variant.output:
+            emit_store(self, v, accepted, short)
+        else:
+            f.br("head")

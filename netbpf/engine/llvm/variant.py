@@ -13,7 +13,9 @@ class Variant:
     "columns", "pcap", "pcapng".
     ``big_endian`` and what follows are the layout of a window's records. ``trace_clock``: the clock is each packet's
     timestamp. ``checked``: every run-time check is kept. ``in_file``: packets as a savefile holds them, tags in line; else
-    as AF_PACKET/SOCK_RAW sees them. ``ethernet``: they are Ethernet frames, as those of a socket always are."""
+    as AF_PACKET/SOCK_RAW sees them. ``ethernet``: they are Ethernet frames, as those of a socket always are. ``results``: each
+    packet's verdict goes into columns. ``output``: accepted packets are written, as "pcap" with fractions of
+    ``output_unit_ns`` or as "pcapng"; "": they are not."""
 
     kind: str
     big_endian: bool = False
@@ -23,6 +25,9 @@ class Variant:
     checked: bool = False
     in_file: bool = False
     ethernet: bool = True
+    results: bool = False
+    output: str = ""
+    output_unit_ns: int = 1
 
     @classmethod
     def of_layout(cls, layout: RecordLayout, like: Variant) -> Variant:

@@ -1,0 +1,162 @@
+"""The packet loop over windows of random captures, whole and damaged: what the interpreter counts and writes, to the byte."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+from typing import Any
+
+import pytest
+from support.engines import CHECKED, INTERP, NATIVE
+from support.programs_of import loaded_program
+
+import netbpf.engine.llvm.engine as engine_module
+from netbpf.engine.base import Totals, Verdicts
+from netbpf.env import SteppedEnv
+from netbpf.errors import CaptureError
+from netbpf.packet import stream
+from netbpf.packet.capture import Window
+from netbpf.packet.open import open_capture
+from netbpf.packet.pcap import PcapWriter
+from netbpf.packet.pcapng import PcapngWriter
+from netbpf.packet.record import Record
+from netbpf.replay.core import Replay
+from netbpf.replay.output import CaptureOutput
+
+KEEPER = """
+    .map m array key=4 value=8 entries=8
+    r6 = r1
+    r7 = *(u32 *)(r6 + 4)           ; pkt_type
+    r8 = *(u32 *)(r6 + 40)          ; ifindex
+    r7 += r8
+    r0 = *(u16 *)skb[11]            ; across what lies before a tag and behind it
+    r7 += r0
+    r8 = r7
+    r8 &= 7
+    *(u32 *)(r10 - 4) = r8
+    r1 = map[m]
+    r2 = r10
+    r2 += -4
+    call bpf_map_lookup_elem
+    if r0 == 0 goto out
+    r1 = 1
+    lock *(u64 *)(r0 + 0) += r1
+    r0 = r7
+    r0 &= 63
+    exit
+out:
+    r0 = 0
+    exit
+"""
+
+
+def record(rng: random.Random, number: int) -> Record:
+    size = rng.choice((0, 14, 19, 20, 21, 60, 61, 62, 63, 200))
+    ethertype = rng.choice((b"\x08\x00", b"\x81\x00", b"\x88\xa8", b"\x00\x20"))
+    data = (rng.randbytes(12) + ethertype + rng.randbytes(200))[:size]
+    ts_ns = 1_700_000_000_000_000_000 + number * 50_000_000
+    return Record(number, ts_ns, size + rng.choice((0, 0, 9)), data, 1, rng.randrange(3), rng.randrange(3))
+
+
+def block(order: str, kind: int, body: bytes) -> bytes:
+    total = len(body) + 12
+    return struct.pack(order + "II", kind, total) + body + struct.pack(order + "I", total)
+
+
+def other_block(rng: random.Random, order: str) -> bytes:
+    """A block that PcapngWriter never writes: simple, obsolete, unknown, with options, or of an odd interface."""
+    data = rng.randbytes(rng.choice((0, 20, 33, 60)))
+    padded = data + bytes(-len(data) % 4)
+    words = struct.pack(order + "4I", rng.randrange(5), rng.randrange(1 << 32), len(data), len(data) + rng.randrange(3))
+    interface = rng.choice((0, 0, 1, 2, 7))
+    options = rng.choice((
+        b"", struct.pack(order + "HH4xHH", 1, 4, 0, 0), struct.pack(order + "HHIHH", 2, 4, rng.randrange(4), 0, 0),
+        struct.pack(order + "HHHH", 9, 60000, 0, 0),
+    ))  # fmt: skip
+    return rng.choice((
+        block(order, 3, struct.pack(order + "I", len(data)) + padded),
+        block(order, 2, struct.pack(order + "HH", interface, 0) + words + padded + options),
+        block(order, 6, struct.pack(order + "I", interface) + words + padded + options),
+        block(order, 0x0BAD, padded), block(order, 5, bytes(8)),
+        block(order, 1, struct.pack(order + "HHIHHB3xHH", 1, 0, rng.choice((0, 64)), 9, 1, rng.choice((6, 9, 0x94)), 0, 0)),
+    ))  # fmt: skip
+
+
+def pcapng(rng: random.Random, *, damaged: bool) -> bytes:
+    byteorder = rng.choice(("little", "big"))
+    order, out = "<" if byteorder == "little" else ">", io.BytesIO()
+    with PcapngWriter(out, byteorder=byteorder) as writer:
+        for n in range(1, 120):
+            writer.write(record(rng, n))
+            if rng.random() < 0.2:
+                writer.append_raw(memoryview(other_block(rng, order)), 0)
+    return harmed(rng, out.getvalue()) if damaged else out.getvalue()
+
+
+def pcap(rng: random.Random, *, damaged: bool) -> bytes:
+    out = io.BytesIO()
+    with PcapWriter(out, byteorder=rng.choice(("little", "big")), nanosecond=rng.random() < 0.5) as writer:
+        for n in range(1, 150):
+            writer.write(record(rng, n))
+    return harmed(rng, out.getvalue()) if damaged else out.getvalue()
+
+
+def harmed(rng: random.Random, data: bytes) -> bytes:
+    out = bytearray(data)
+    for _ in range(rng.randrange(3)):
+        at = rng.randrange(24, len(out))
+        out[at] = rng.randrange(256)
+    return bytes(out[: rng.randrange(len(out) // 2, len(out) + 1)])
+
+
+def replayed(engine: Any, capture: bytes, suffix: str) -> tuple[Any, ...]:
+    """Totals, intervals, map bytes, what was written, and the damage."""
+    program, env, written, damage = loaded_program(KEEPER), SteppedEnv(), io.BytesIO(), ""
+    output = CaptureOutput(f"out.{suffix}")
+    maps = {"m": program.maps[0]}
+    replay = Replay(engine.load(program, env), maps, output=output)  # type: ignore[arg-type]
+    intervals = []
+    try:
+        with open_capture(io.BytesIO(capture)) as reader:
+            output.writer = PcapngWriter(written) if suffix == "pcapng" else PcapWriter(written)
+            intervals += list(replay.run(reader))
+    except CaptureError as e:
+        damage = str(e)
+    assert output.writer is None or output.writer.packets == replay.totals.accepted
+    return replay.totals, intervals, bytes(program.maps[0].memory), written.getvalue(), damage, env.now_ns
+
+
+@pytest.mark.parametrize("kind", ["pcap", "pcapng", "damaged pcap", "damaged pcapng"])
+def test_random_captures(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "OUTPUT_BYTES", 262144 + 1000)  # it fills
+    monkeypatch.setattr(stream, "PIECE_BYTES", 2000)
+    rng = random.Random(kind)
+    for n in range(8):
+        make = pcapng if "pcapng" in kind else pcap
+        capture, suffix = make(rng, damaged="damaged" in kind), rng.choice(("pcap", "pcapng"))
+        want = replayed(INTERP, capture, suffix)
+        for engine in (NATIVE, CHECKED) if n % 4 == 0 else (NATIVE,):
+            assert replayed(engine, capture, suffix) == want, f"capture {n}"
+
+
+def test_columns_of_a_walk_are_those_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module._Columns, "rows", 10)
+    rng = random.Random(5)
+    out = io.BytesIO()
+    with PcapWriter(out) as writer:
+        for n in range(1, 100):
+            writer.write(record(rng, n)._replace(data=rng.randbytes(60), wirelen=60))
+    got, want, totals = Verdicts(), Verdicts(), Totals()
+    loaded = NATIVE.load(loaded_program(KEEPER), SteppedEnv())
+    with open_capture(io.BytesIO(out.getvalue())) as reader:
+        for piece in reader.windows():
+            assert isinstance(piece, Window)
+            loaded.walk(piece, totals, verdicts=got)
+            if piece.start == piece.end:
+                break
+    with open_capture(io.BytesIO(out.getvalue())) as reader:
+        for batch in reader.batches():
+            want = INTERP.load(loaded_program(KEEPER), SteppedEnv()).run(batch)
+    assert (got.verdict, got.kept, got.trimmed) == (want.verdict, want.kept, want.trimmed)
+    assert totals.packets == len(got.verdict) == 99
