@@ -24,6 +24,7 @@ ROWS = [
     {"host"},
     {"replay"},
     {"explain"},
+    {"report"},
     {"scenario", "pytest_plugin"},
     {"cli", "__main__", "__init__"},
 ]

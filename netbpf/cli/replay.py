@@ -16,6 +16,7 @@ from netbpf.errors import CaptureError, SourceError, UsageError
 from netbpf.program import SOCKET_VIEW
 
 if TYPE_CHECKING:
+    from netbpf.cli.report_file import ReportFile
     from netbpf.packet.capture import CaptureReader
     from netbpf.replay.core import Interval, Replay
     from netbpf.replay.lab_session import LabSession
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-w", dest="write", metavar="OUT", help="write what was accepted, trimmed as the verdict says (.pcapng: pcapng)"
     )
+    parser.add_argument("--report", metavar="OUT.html", help="write a page of plots, maps and hot instructions for a browser")
     parser.add_argument("--engine", default=None, choices=("native", "interp"), help="native (default) or interp, the reference")
     parser.add_argument(
         "--backend",
@@ -71,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
             from netbpf.replay.output import CaptureOutput
 
             output = stack.enter_context(CaptureOutput(args.write, session.view))
-        run = _Run(args, session, output, opened)
+        report = stack.enter_context(_report_file(args, session, choice, linktype)) if args.report else None
+        run = _Run(args, session, output, report, opened)
         if args.backend == "sim":
             return run.go()
         from netbpf.cli.backend import told_at_end
@@ -79,6 +82,12 @@ def run(args: argparse.Namespace) -> int:
         lab = cast("LabSession", session)
         code = run.go() if lab.is_loaded else 0
         return code if code == EX_INTERRUPTED else told_at_end(lab, quiet=args.json) or code
+
+
+def _report_file(args: argparse.Namespace, session: Session | LabSession, choice: ProgramChoice, linktype: int) -> ReportFile:
+    from netbpf.cli.report_file import ReportFile
+
+    return ReportFile(args, session, choice, linktype)
 
 
 def _session(args: argparse.Namespace, choice: ProgramChoice, linktype: int) -> Session | LabSession:
@@ -125,6 +134,7 @@ class _Run:
     args: argparse.Namespace
     session: Session | LabSession
     output: CaptureOutput | None
+    report: ReportFile | None
     opened: dict[str, CaptureReader]  # captures that were opened before their turn, by path
     intervals: list[Interval] = field(default_factory=list)
     errors: list[CaptureError | SourceError] = field(default_factory=list)
@@ -132,13 +142,14 @@ class _Run:
     def go(self) -> int:
         from netbpf.replay.core import Replay
 
-        args, output = self.args, self.output
+        args = self.args
         replay = Replay(
             self.session.loaded,
             self.session.maps,
             interval_ns=round(args.interval * 1e9),
             limit=args.count,
-            output=output,
+            sink=self.report.add if self.report else None,
+            output=self.output,
         )
         started, interrupted = time.perf_counter(), False
         try:
@@ -152,6 +163,8 @@ class _Run:
         if replay.totals.packets:
             self._tell(replay.finish())
         self._finish(replay, seconds)
+        if self.report:
+            self.report.write(replay, seconds, [str(e) for e in self.errors] + (["Interrupted."] if interrupted else []))
         for error in self.errors:
             print(f"netbpf: {error}", file=sys.stderr)
         if interrupted:
@@ -179,6 +192,8 @@ class _Run:
             self.errors.append(e)
 
     def _tell(self, interval: Interval) -> None:
+        if self.report:
+            self.report.tell(interval)
         if self.args.json:
             self.intervals.append(interval)
         elif not self.args.quiet and interval.line:

@@ -68,7 +68,7 @@ def counter_line(maps: Mapping[str, ReadableMap], most: int = 8) -> str:
         rows = [(k, number(m, v), v) for k, v in entries(m, most + 1)]
         if not rows:
             continue
-        if _counts_protocols(m, [k for k, _, _ in rows]):
+        if counts_protocols(m, [k for k, _, _ in rows]):
             told = sorted((int.from_bytes(k, "little"), n) for k, n, _ in rows)
             parts.append(" ".join(f"{IP_PROTOCOLS[k]} {n}" for k, n in told) + " packets")
         else:
@@ -77,7 +77,8 @@ def counter_line(maps: Mapping[str, ReadableMap], most: int = 8) -> str:
     return "; ".join(parts)
 
 
-def _counts_protocols(m: ReadableMap, keys: list[bytes]) -> bool:
+def counts_protocols(m: ReadableMap, keys: list[bytes]) -> bool:
+    """Whether a map of these keys is one that counts by IP protocol, as the manual page's does."""
     is_hash = m.spec.map_type in (MapType.HASH, MapType.PERCPU_HASH)
     return (
         is_hash

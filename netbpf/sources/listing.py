@@ -3,7 +3,7 @@ source above them, as its BTF or its text tells them. Knows blueprints of progra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from netbpf.btf import (
@@ -23,7 +23,7 @@ from netbpf.btf import (
 )
 from netbpf.isa.cfg import insn_starts
 from netbpf.isa.disasm import Names, format_insn, xlated_imm64
-from netbpf.isa.instruction import Instruction, encode
+from netbpf.isa.instruction import Instruction, Program, encode
 from netbpf.isa.opcodes import BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE, is_ld_imm64
 from netbpf.program import ProgramSpec
 
@@ -37,7 +37,7 @@ def listing(spec: ProgramSpec, style: str, *, opcodes: bool = False, source: boo
     ``lines_above`` tells."""
     numbered = "{:4d}: {}" if style == "xlated" else "{}: {}"
     above = lines_above(spec, style) if source else {}
-    for pc, text in insn_texts(spec).items():
+    for pc, text in insn_texts(spec.insns, [decl.spec.name for decl in spec.maps]).items():
         yield from above.get(pc, ())
         yield numbered.format(pc, text)
         if opcodes:
@@ -45,18 +45,18 @@ def listing(spec: ProgramSpec, style: str, *, opcodes: bool = False, source: boo
             yield f"       {encode(slots).hex(' ')}"
 
 
-def insn_texts(spec: ProgramSpec) -> dict[int, str]:
-    """The text of the instruction at each pc, ``(07) r2 += -4``; a map is called by the name that its declaration gives."""
-    insns, names = spec.insns, Names(imm64=lambda insn, value: _map_name(spec, insn, value))
+def insn_texts(insns: Program, map_names: Sequence[str]) -> dict[int, str]:
+    """The text of the instruction at each pc, ``(07) r2 += -4``; a map that is told by its index is called by its name."""
+    names = Names(imm64=lambda insn, value: _map_name(map_names, insn, value))
     return {pc: format_insn(insns[pc], insns[pc + 1] if pc + 1 < len(insns) else None, names=names) for pc in insn_starts(insns)}
 
 
-def _map_name(spec: ProgramSpec, insn: Instruction, value: int) -> str | None:
+def _map_name(map_names: Sequence[str], insn: Instruction, value: int) -> str | None:
     """Maps by the names their declarations give; the rest as bpftool says it."""
     index, offset = value & 0xFFFF_FFFF, value >> 32
-    if index >= len(spec.maps) or insn.src not in (BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE):
+    if index >= len(map_names) or insn.src not in (BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE):
         return xlated_imm64(insn, value)
-    return f"map[{spec.maps[index].spec.name}]" + ("" if insn.src == BPF_PSEUDO_MAP_IDX else f"[0]+{offset}")
+    return f"map[{map_names[index]}]" + ("" if insn.src == BPF_PSEUDO_MAP_IDX else f"[0]+{offset}")
 
 
 def lines_above(spec: ProgramSpec, style: str) -> dict[int, list[str]]:
