@@ -6,7 +6,10 @@ The public names below are imported when they are first used, so that ``import n
 from __future__ import annotations
 
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False  # what type checkers take for True: importing typing would cost more than all else here
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 

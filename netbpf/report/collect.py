@@ -26,6 +26,7 @@ from netbpf.report.protocols import labels
 
 if TYPE_CHECKING:
     from netbpf.replay.lab_session import LabSession
+    from netbpf.replay.session import Session
 
 MAX_LABELS: Final = 48
 OTHER: Final = "other"

@@ -27,8 +27,8 @@ SLICE_PACKETS: Final = 64
 
 
 class InsnCounter:
-    """``session`` runs ``spec`` on the interpreter and belongs to the counter alone. Where the program is for one ``linktype``, the
-    first batch of another ends the counting."""
+    """``session`` runs ``spec`` on the interpreter and belongs to the counter alone. Where the program is for one ``linktype``,
+    the first batch of another ends the counting."""
 
     def __init__(self, spec: ProgramSpec, session: Session, linktype: int | None = None) -> None:
         loaded = session.loaded

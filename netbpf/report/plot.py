@@ -206,7 +206,7 @@ def bar_plot(label: str, bars: Sequence[Bar]) -> Markup:
 
 
 def _wide_bars(label: str, bars: Sequence[Bar], longest: float) -> Markup:
-    left, room, width = 250, 340, WIDE.width
+    left, room, width = 296, 310, WIDE.width
     parts = []
     for i, bar in enumerate(bars):
         y = i * (BAR_HEIGHT + 6)

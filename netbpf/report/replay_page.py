@@ -18,6 +18,7 @@ from netbpf.report.ticks import duration, si
 FILLS: Final = ("accepted", "trimmed", "dropped")  # classes of the style sheet, in the order of VERDICTS
 MAX_PROTOCOLS: Final = 14
 HOTTEST: Final = 10
+LONG: Final = 40  # characters of a key or value that take more than one line
 _SECTIONS: Final = (
     ("time", "Over trace time"),
     ("protocols", "Protocols"),
@@ -229,8 +230,7 @@ def _mix_note(counts: tuple[int, int, int]) -> str:
     for name, n in zip(VERDICTS, counts, strict=True):
         if n == total:
             return f"{total:,}, all {name}"
-    said = f"{total:,}, {percent(whole + trimmed, total)} accepted"
-    return said + (f" ({trimmed:,} trimmed)" if trimmed else "")
+    return f"{total:,}, {percent(whole + trimmed, total)} accepted" + (f", {trimmed:,} cut" if trimmed else "")
 
 
 # --- maps -----------------------------------------------------------------------------------------------------------------
@@ -250,7 +250,8 @@ def _map(t: MapTable) -> Markup:
     top = max((n for n in numbered if n is not None), default=0)
     rows = [(row.key, row.value, _share(row.number, top), row.key_hex, row.value_hex) for row in t.rows]
     names = ("key", "value", "", "key bytes", "value bytes")
-    classes = {0: "value", 1: "value", 2: "heat", 3: "hex", 4: "hex"}
+    wide = {i: "long" for i in (0, 1) if any(len(str(row[i])) > LONG for row in rows)}
+    classes = {0: "value", 1: "value", 2: "heat", 3: "hex", 4: "hex", **wide}
     caption = f"Entries of {t.name}" + (f", largest {t.order} first" if t.order else ", in the map's order")
     return join(head, scroll(f"Entries of map {t.name}", table(names, rows, caption=caption, classes=classes)))
 

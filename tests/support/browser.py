@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -34,6 +34,17 @@ def find_chromium() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+def _spawn(words: list[str], commands: int, answers: int) -> int:
+    """Start Chromium in a process group of its own; it reads commands from its descriptor 3 and answers on 4. Its pid."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (commands, answers)]  # out of the way of 3 and 4
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    actions = [*null, (os.POSIX_SPAWN_DUP2, high[0], 3), (os.POSIX_SPAWN_DUP2, high[1], 4)]
+    pid = os.posix_spawn(words[0], words, os.environ, file_actions=actions, setpgroup=0)
+    for fd in high:
+        os.close(fd)
+    return pid
+
+
 class Browser:
     """One Chromium with one page; a context manager that leaves no process and no profile behind."""
 
@@ -42,11 +53,7 @@ class Browser:
         there, self._out = os.pipe()
         self._in, back = os.pipe()
         words = [path, *SWITCHES, f"--user-data-dir={self._profile.name}", "about:blank"]
-        shell = f'exec "$@" 3<&{there} 4>&{back}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", shell, "sh", *words], pass_fds=(there, back), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        self._pid = _spawn(words, there, back)
         os.close(there)
         os.close(back)
         self._buffer, self._number, self._session = b"", 0, ""
@@ -146,8 +153,8 @@ class Browser:
     def close(self) -> None:
         """End the process, and all that it started."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
+            os.killpg(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
         for fd in (self._in, self._out):
             os.close(fd)
         self._profile.cleanup()
