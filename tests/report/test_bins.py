@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netbpf.report.bins import MAX_BINS, WIDTHS_NS, TimeBins
@@ -19,6 +19,7 @@ def filled(rows: list[Packet], batch: int = 7) -> TimeBins:
     return bins
 
 
+@settings(deadline=None, max_examples=60)
 @given(packets)
 def test_every_packet_is_in_one_step(rows: list[Packet]) -> None:
     found = filled(rows).result()
@@ -28,6 +29,7 @@ def test_every_packet_is_in_one_step(rows: list[Packet]) -> None:
     assert sum(found.kept_bytes) == sum(r[2] for r in rows)
 
 
+@settings(deadline=None, max_examples=60)
 @given(packets)
 def test_a_step_has_the_packets_of_its_time(rows: list[Packet]) -> None:
     found, start = filled(rows).result(), rows[0][0]
@@ -36,6 +38,7 @@ def test_a_step_has_the_packets_of_its_time(rows: list[Packet]) -> None:
         assert sum(column[i] for column in found.packets) == len(here)
 
 
+@settings(deadline=None, max_examples=60)
 @given(packets)
 def test_how_packets_are_batched_makes_no_difference(rows: list[Packet]) -> None:
     assert filled(rows, 1).result() == filled(rows, 1000).result()
