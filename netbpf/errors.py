@@ -82,12 +82,15 @@ class ProgramRejected(BpfError):
 
     def __init__(self, errno: int, log: str = "", diagnosis: Any = None) -> None:
         self.log, self.diagnosis = log, diagnosis
-        super().__init__(errno, f"program rejected ({errno_name(errno)}){self._reason()}")
+        told = f": {self.reason}" if self.reason else ""
+        super().__init__(errno, f"program rejected ({errno_name(errno)}){told}")
 
-    def _reason(self) -> str:
+    @property
+    def reason(self) -> str:
+        """The log's last line that says why; empty where there is none."""
         statistics = ("processed ", "verification time ", "stack depth ")
         lines = [ln for ln in self.log.splitlines() if ln and not ln.startswith(statistics)]
-        return f": {lines[-1]}" if lines else ""
+        return lines[-1] if lines else ""
 
 
 class EngineFault(NetbpfError):

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "replay": "run captures through a program: counts, verdicts, maps",
     "verify": "would this program load? the verdict and log of the kernel's verifier",
     "why": "the path of a packet through a program, and where two packets part",
+    "test": "run scenario files: programs, packets and what must come of them",
     "disasm": "print a program as the kernel's log or bpftool does",
     "asm": "assemble a program to bytes",
 }

@@ -28,7 +28,7 @@ from netbpf.isa.instruction import Instruction
 from netbpf.maps.spec import MapSpec
 from netbpf.program import SOCKET_VIEW, VIEWS, MapDecl
 from netbpf.sources.asm_insn import REGISTERS, Scope
-from netbpf.sources.lexer import IDENT, NUMBER, STRING, Cursor, Token, byte_string, did_you_mean, expression, number, string
+from netbpf.sources.lexer import IDENT, NUMBER, STRING, Cursor, Line, Token, byte_string, did_you_mean, expression, number, string
 
 PROG_FLAGS: Final = {
     "BPF_F_STRICT_ALIGNMENT": 1,
@@ -149,6 +149,14 @@ class Declarations:
         size, order = _TYPED[token.text]
         at = cursor.token
         return _integer(cursor, at, expression(cursor, self.scope.constants), size, order)
+
+
+def read_datum(text: str, size: int) -> bytes:
+    """The bytes that ``text`` says as the KEY or VALUE of a map's entry does: exactly ``size``. Raises SourceError."""
+    cursor = Cursor(Line(1, text, text), "<text>")
+    data = Declarations(new_scope())._data(cursor, size, "text")
+    cursor.end()
+    return data
 
 
 def _integer(cursor: Cursor, token: Token, value: int, size: int, order: str) -> bytes:

@@ -185,6 +185,12 @@ class LinuxLab:
         os.sched_setaffinity(0, {lab_cpu()})
         return self
 
+    def use_cpu(self, cpu: int) -> None:
+        """Frames delivered from here on run their programs on another CPU. Raises OSError(EINVAL) where this thread may not."""
+        if cpu not in self._cpus:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        os.sched_setaffinity(0, {cpu})
+
     def __exit__(self, *exc: object) -> None:
         os.sched_setaffinity(0, self._cpus)
         try:

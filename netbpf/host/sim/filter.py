@@ -97,6 +97,11 @@ class SocketFilter:
         """The filter, or its socket, is gone."""
         self._replace(None, 0)
 
+    @property
+    def loaded(self) -> Loaded | None:
+        """What runs on packets."""
+        return self._loaded
+
     def _charge(self, insn_count: int) -> int:
         """Bytes of option memory for a program, while the one before it is still charged. Raises BpfError(ENOMEM)."""
         size, limit = PROG_HEADER_BYTES + 8 * insn_count, self._machine.sysctl.optmem_max

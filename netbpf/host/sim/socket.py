@@ -93,6 +93,10 @@ class SimSocket:
             raise BpfError(errno.ENOTSOCK)
         return obj
 
+    def filter_loaded(self) -> Any:
+        """The attached program as the engine has it, an ``engine.base.Loaded``; None where nothing is attached."""
+        return self._sock().filter.loaded
+
     # --- where it listens -----------------------------------------------------------------------------------------------
     @as_socket_error
     def bind(self, address: tuple[Any, ...]) -> None:

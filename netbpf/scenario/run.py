@@ -1,0 +1,260 @@
+"""A case on a backend: program loaded, maps filled, packets in one by one, and what came of it all.
+
+The same steps on the simulator and on the running kernel, through the Host and Lab seams (``bench`` holds what differs). What a
+backend cannot do raises Skipped with the reason; nothing is left out silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from netbpf.abi import sockopt as so
+from netbpf.abi.maps import MapType
+from netbpf.errors import BpfError, ProgramRejected
+from netbpf.host.attach import load_for_socket
+from netbpf.host.lab import Received, drain, open_packet_socket
+from netbpf.host.loader import LoadedSpec
+from netbpf.packet.record import Record
+from netbpf.packet.skbuff import SkBuff
+from netbpf.program import ProgramSpec
+from netbpf.replay.compare import AUXDATA
+from netbpf.replay.contents import PerfEvents
+from netbpf.scenario.bench import Bench, Skipped, open_bench
+from netbpf.scenario.codec import EVENTS, MapCodec, codecs_of, no_map
+from netbpf.scenario.layout import LayoutError
+from netbpf.scenario.model import Case, Entry, Expect, Step
+from netbpf.scenario.outcome import Contents, Events, Outcome, Rejection, StepOutcome, Verdict
+from netbpf.scenario.packets import records_of
+from netbpf.scenario.program import program_of
+
+__all__ = ["At", "Skipped", "run_case"]
+
+_KEYLESS: Final = EVENTS | {MapType.QUEUE, MapType.STACK, MapType.BLOOM_FILTER}
+
+
+class At(NamedTuple):
+    """Which packet: the index of its step, and its index in the step."""
+
+    step: int
+    packet: int
+
+
+Watch = Callable[[At, Any, SkBuff], None]
+"""Called on the simulator before a packet, with the loaded program and the sk_buff."""
+
+
+def run_case(
+    case: Case, backend: str = "sim", engine: str = "interp", *, all_maps: bool = False, watch: Watch | None = None
+) -> Outcome:
+    """Run a case; what came of it. ``all_maps``: every map is read at the end, not only those something is expected of.
+
+    Raises Skipped, SourceError with the place of what is wrong in the scenario, and what loading and reading raise.
+    """
+    spec = _spec_or_rejection(case)
+    if isinstance(spec, Rejection):
+        return Outcome(backend, engine if backend == "sim" else "", None, spec)
+    with open_bench(case, backend, engine) as bench:
+        return _Run(case, bench, spec, all_maps, watch).go()
+
+
+def _spec_or_rejection(case: Case) -> ProgramSpec | Rejection:
+    """A classic filter may be refused when it is read: by the kernel's own rules, with the reason."""
+    try:
+        return program_of(case)
+    except ProgramRejected as e:
+        return Rejection(e.errno or 0, e.log)
+
+
+@dataclass
+class _Run:
+    """One run under way."""
+
+    case: Case
+    bench: Bench
+    spec: ProgramSpec
+    all_maps: bool
+    watch: Watch | None
+    codecs: dict[str, MapCodec] = field(default_factory=dict)
+    ring: dict[str, list[bytes]] = field(default_factory=dict)
+    perf: dict[str, list[bytes]] = field(default_factory=dict)
+    trace: list[str] = field(default_factory=list)
+    now_ns: int = 0
+    last_ts_ns: int = -1
+
+    def go(self) -> Outcome:
+        case, bench, process = self.case, self.bench, self.bench.process
+        self.codecs = codecs_of(self.spec, case.maps, process.possible_cpus)
+        self._check_names()
+        with bench.trace_reader(self._wants_trace()) as self.read_trace:
+            self.witness = open_packet_socket(bench.lab)
+            kind = so.SOCK_DGRAM if case.socket.kind == "packet_dgram" else so.SOCK_RAW
+            with open_packet_socket(bench.lab, sock_type=kind, protocol=case.socket.protocol) as self.sock:
+                try:
+                    self.loaded = load_for_socket(process, self.spec)
+                    self._fill()
+                    bench.attach(self.sock, self.spec, self.loaded)
+                except OSError as e:
+                    return self._outcome(_rejection(e))
+                self.perf_events = PerfEvents(process, self.spec, self.loaded)
+                steps = tuple(self._step(i, step) for i, step in enumerate(case.steps))
+                return self._finished(steps)
+
+    def _outcome(self, rejection: Rejection | None = None, **found: Any) -> Outcome:
+        return Outcome(self.bench.backend, self.bench.engine, self.spec, rejection, codecs=self.codecs, **found)
+
+    def _finished(self, steps: tuple[StepOutcome, ...]) -> Outcome:
+        self._drain_events()
+        every = {*self.codecs} if self.all_maps else {*self.case.expect.maps}
+        return self._outcome(
+            processed=self._processed(), steps=steps, maps=self._contents(every), events=self._events({}, {}, 0)
+        )
+
+    def _processed(self) -> int:
+        return -1 if self.spec.classic else self.bench.process.prog_info(self.loaded.prog_fd).verified_insns
+
+    # --- maps ---------------------------------------------------------------------------------------------------------------
+    def _check_names(self) -> None:
+        """Every map that is spoken of is one of the program's."""
+        case = self.case
+        for expect in (case.expect, *(step.expect for step in case.steps)):
+            for named in (expect.maps, expect.ring, expect.perf):
+                for name, said in named.items():
+                    if name not in self.codecs:
+                        said.node.fail_key(no_map(name, [*self.codecs]))
+            self._check_kinds(expect)
+        for step in case.steps:
+            for word in ("update", "delete"):
+                table = step.node.table.get(word)
+                for name, node in table.table.items() if table is not None else ():
+                    if name not in self.codecs:
+                        node.fail_key(no_map(name, [*self.codecs]))
+
+    def _check_kinds(self, expect: Expect) -> None:
+        for wanted, word, named in (
+            (MapType.RINGBUF, "ring", expect.ring),
+            (MapType.PERF_EVENT_ARRAY, "perf", expect.perf),
+        ):
+            for name, said in named.items():
+                if self.codecs[name].spec.map_type != wanted:
+                    said.node.fail_key(f"{name} is no map that expect.{word} reads")
+        for name, contents in expect.maps.items():
+            if self.codecs[name].spec.map_type in _KEYLESS:
+                contents.node.fail_key(f"{name} has no keys and values: see expect.ring and expect.perf")
+
+    def _fill(self) -> None:
+        for name, setup in self.case.maps.items():
+            self._update(name, setup.entries)
+
+    def _update(self, name: str, entries: Iterable[Entry]) -> None:
+        codec, fd = self.codecs[name], self.loaded.map_fds[name]
+        for e in entries:
+            try:
+                key, value = codec.key_bytes(e.key, is_text=e.key_is_text), codec.value_bytes(e.value)
+            except LayoutError as wrong:
+                e.node.fail(f"{name}: {wrong}")
+            try:
+                self.bench.process.map_update_elem(fd, key, value)
+            except BpfError as refused:
+                e.node.fail(f"{name} refuses this: {refused}")
+
+    def _delete(self, name: str, entries: Iterable[Entry]) -> None:
+        codec, fd = self.codecs[name], self.loaded.map_fds[name]
+        for e in entries:
+            try:
+                self.bench.process.map_delete_elem(fd, codec.key_bytes(e.key, is_text=e.key_is_text))
+            except LayoutError as wrong:
+                e.node.fail(f"{name}: {wrong}")
+            except BpfError as refused:
+                e.node.fail(f"{name} cannot delete this: {refused}")
+
+    def _contents(self, names: Iterable[str]) -> Contents:
+        process, out = self.bench.process, {}
+        for name in names:
+            if self.codecs[name].spec.map_type not in _KEYLESS:
+                out[name] = tuple(sorted(process.map_items(self.loaded.map_fds[name])))
+        return out
+
+    # --- steps --------------------------------------------------------------------------------------------------------------
+    def _step(self, index: int, step: Step) -> StepOutcome:
+        before = self.now_ns
+        self.now_ns = (before if step.at_ns is None else step.at_ns) + step.after_ns
+        self.bench.set_time(self.now_ns)
+        if step.cpu is not None:
+            self.bench.use_cpu(step.cpu)
+        for name, entries in step.updates.items():
+            self._update(name, entries)
+        for name, entries in step.deletes.items():
+            self._delete(name, entries)
+        marks = ({n: len(r) for n, r in self.ring.items()}, {n: len(r) for n, r in self.perf.items()}, len(self.trace))
+        packets = []
+        for number, record in enumerate(records_of(self.case, step)):
+            self._follow(step, record, first=number == 0)
+            packets.append((record, self._deliver(index, number, step, record)))
+            self._drain_events()
+        return StepOutcome(tuple(packets), self._contents(step.expect.maps), self._events(*marks))
+
+    def _follow(self, step: Step, record: Record, *, first: bool) -> None:
+        """The clock moves between the packets of a timed capture."""
+        if step.source is None or not step.source.timed:
+            return
+        if not first and record.ts_ns > self.last_ts_ns:
+            self.now_ns += record.ts_ns - self.last_ts_ns
+            self.bench.set_time(self.now_ns)
+        self.last_ts_ns = record.ts_ns
+
+    def _deliver(self, index: int, number: int, step: Step, record: Record) -> Verdict:
+        if self.watch is not None:
+            self.watch(At(index, number), self.bench.loaded(self.sock), self.bench.sk_buff(record, step))
+        if self.bench.is_plain(record, step):
+            return self._through_device(record)
+        return self.bench.run_alone(self.sock, record, step)
+
+    def _through_device(self, record: Record) -> Verdict:
+        """In by the device, out of the socket: the witness, which is served after the socket, tells when that was asked."""
+        accepted = self.bench.lab.device.deliver(record.data)
+        seen = len(drain(self.witness))
+        if accepted and not seen:
+            seen = self.bench.wait_for(lambda: len(drain(self.witness)))
+        received = drain(self.sock)
+        if received:
+            return Verdict(True, _length(received[0]), len(received[0].data))
+        return Verdict(bool(seen), len(record.data), 0)
+
+    # --- events -------------------------------------------------------------------------------------------------------------
+    def _wants_trace(self) -> bool:
+        return any(e.trace is not None for e in (self.case.expect, *(s.expect for s in self.case.steps)))
+
+    def _drain_events(self) -> None:
+        process = self.bench.process
+        for name, codec in self.codecs.items():
+            if codec.spec.map_type == MapType.RINGBUF:
+                self.ring.setdefault(name, []).extend(process.ringbuf_read(self.loaded.map_fds[name]))
+            elif codec.spec.map_type == MapType.PERF_EVENT_ARRAY:
+                self.perf.setdefault(name, []).extend(self.perf_events.records(name))
+        self.trace += self.read_trace(self.sock)
+
+    def _events(self, ring: dict[str, int], perf: dict[str, int], trace: int) -> Events:
+        """What came since the marks."""
+        return Events(
+            {name: tuple(rows[ring.get(name, 0) :]) for name, rows in self.ring.items()},
+            {name: tuple(rows[perf.get(name, 0) :]) for name, rows in self.perf.items()},
+            tuple(self.trace[trace:]),
+        )
+
+    # set in go(), where each is opened
+    loaded: LoadedSpec = field(init=False)
+    sock: Any = field(init=False)
+    witness: Any = field(init=False)
+    perf_events: PerfEvents = field(init=False)
+    read_trace: Callable[[Any], list[str]] = field(init=False)
+
+
+def _length(received: Received) -> int:
+    """skb->len before the verdict."""
+    return int(AUXDATA.unpack(received.auxdata)[1]) if len(received.auxdata) == AUXDATA.size else received.length
+
+
+def _rejection(refused: OSError) -> Rejection:
+    return Rejection(refused.errno or 0, refused.log if isinstance(refused, ProgramRejected) else "")
