@@ -13,6 +13,7 @@ from typing import Final
 from netbpf.abi.prog_types import ProgType
 from netbpf.engine.base import Loaded
 from netbpf.errors import BpfError
+from netbpf.host.filter_stats import FilterStats
 from netbpf.host.sim.machine import Machine
 from netbpf.host.sim.objects import KObject, ProgObject
 from netbpf.isa.classic import BPF_MAXINSNS, ClassicProgram, decode_classic, encode_classic
@@ -24,13 +25,14 @@ PROG_HEADER_BYTES: Final = 96  # struct bpf_prog without its instructions, as a 
 class SocketFilter:
     """What struct sock keeps of its filter."""
 
-    __slots__ = ("_charged", "_loaded", "_machine", "classic", "locked", "prog")
+    __slots__ = ("_charged", "_loaded", "_machine", "classic", "locked", "prog", "stats")
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.prog: ProgObject | None = None  # where an eBPF program is attached
         self.classic: ClassicProgram = ()  # where a classic one is
         self.locked = False
+        self.stats = FilterStats()  # of the filter that is there, and of those before it
         self._loaded: Loaded | None = None
         self._charged = 0
 
@@ -91,7 +93,9 @@ class SocketFilter:
         if self._loaded is None:
             return skb.len
         skb.cb[:] = bytes(20)
-        return self._loaded.run_one(skb) & 0xFFFF_FFFF
+        verdict = self._loaded.run_one(skb) & 0xFFFF_FFFF
+        self.stats.count(verdict, skb.len)
+        return verdict
 
     def release(self) -> None:
         """The filter, or its socket, is gone."""
