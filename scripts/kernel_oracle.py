@@ -111,6 +111,7 @@ class Oracle:
         self._privileges = privileges
         self._pipes: dict[str, Connection] = {}
         self._children: list[Any] = []
+
     def __enter__(self) -> Oracle:
         context = multiprocessing.get_context("fork")
         for privilege in self._privileges:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from verifier_btf import LIBRARY
+from verifier_pieces import ANYONE
+from verifier_pieces import PIECES as MORE_PIECES
 
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction, encode
@@ -703,10 +705,11 @@ class Builder:
     def body(self, pieces: int) -> None:
         if self.rng.random() < 0.6:
             self.prologue()
-        names, weights = zip(*self.PIECES, strict=True)
-        for name in self.rng.choices(names, weights, k=pieces):
-            piece: Callable[[], None] = getattr(self, name)
-            piece()
+        pieces_of: list[tuple[Callable[[Builder], None], int]] = [(getattr(Builder, name), n) for name, n in self.PIECES]
+        more = MORE_PIECES if self.with_loops else ANYONE
+        choices, weights = zip(*pieces_of, *more, strict=True)
+        for piece in self.rng.choices(choices, weights, k=pieces):
+            piece(self)
             self.settle()
 
     def finish(self) -> None:
@@ -757,13 +760,43 @@ HELPER_ARGS: tuple[tuple[int, tuple[str, ...]], ...] = (
 )
 
 
-def _subprogram(rng: random.Random, with_loops: bool) -> Builder:
+def _callback(rng: random.Random, with_loops: bool) -> Builder:
+    """A function that bpf_loop or bpf_for_each_map_elem calls: (index, memory), or (map, key, value, memory)."""
     sub = Builder(rng, False, with_loops)
+    sub.pointers = {10: "fp", 2: "mem"} if rng.random() < 0.6 else {10: "fp", 1: "map", 2: "mem", 3: "value", 4: "mem"}
+    sub.scalars = {1} if len(sub.pointers) == 2 else set()
+    if rng.random() < 0.5:
+        off = rng.choice((0, 0, -8, 4))
+        if rng.random() < 0.6:
+            sub.emit(op.BPF_LDX | op.BPF_MEM | rng.choice(SIZES), 5, 2, off)
+            sub.became_scalar(5)
+        else:
+            sub.emit(op.BPF_ST | op.BPF_MEM | rng.choice(SIZES), 2, off=off, imm=1)
+    return sub
+
+
+def _function(rng: random.Random, with_loops: bool, with_calls: bool) -> Builder:
+    """A function that is called: with the context and this or that, or with anything."""
+    sub = Builder(rng, with_calls, with_loops)
     sub.pointers = {10: "fp"}
     sub.scalars = {1, 2}
-    if rng.random() < 0.4:
-        sub.pointers[1] = rng.choice(("ctx", "value"))
+    if rng.random() < 0.6:
+        sub.pointers[1] = "ctx" if rng.random() < 0.7 else "value"
         sub.scalars = {2}
+        if rng.random() < 0.4:
+            sub.pointers[2], sub.scalars = "mem", set()
+            keep = rng.randrange(6, 10)
+            sub.emit(0xBF, keep, 2)
+            sub.pointers[keep] = "mem"
+            if rng.random() < 0.7:
+                sub.emit(rng.choice((op.BPF_ST, op.BPF_LDX)) | op.BPF_MEM | op.BPF_DW, keep, keep if keep > 8 else 10, -8)
+    return sub
+
+
+def _subprogram(rng: random.Random, with_loops: bool, with_calls: bool, called_back: bool) -> Builder:
+    sub = _callback(rng, with_loops) if called_back else _function(rng, with_loops, with_calls)
+    if sub.pointers.get(1) == "ctx" and rng.random() < 0.4:
+        sub.packet_load()
     sub.body(rng.randrange(1, 6))
     sub.exit()
     sub.finish()
@@ -786,15 +819,25 @@ def generate(rng: random.Random, capable: bool = True) -> dict[str, Any]:
     main.body(rng.randrange(1, 22) if rng.random() < 0.93 else rng.randrange(22, 80))
     main.exit()
     main.finish()
-    code, relocs = main.code, main.relocs
-    starts = []
-    for _ in range(rng.randrange(1, 3) if main.calls or main.callbacks else 0):
-        sub = _subprogram(rng, bold)
+    code, relocs, starts, calls = main.code, main.relocs, [], [(0, main)]
+    for number in range(rng.randrange(1, 4) if main.calls or main.callbacks else 0):
+        sub = _subprogram(rng, bold, number < 2 and rng.random() < 0.3, bool(main.callbacks) and rng.random() < 0.6)
         starts.append(len(code))
+        calls.append((len(code), sub))
         relocs = relocs + [[index + len(code), *rest] for index, *rest in sub.relocs]
         code = code + sub.code
-    for call in (*main.calls, *main.callbacks):
-        code[call] = code[call]._replace(imm=rng.choice(starts) - call - 1)
+    uncalled = list(starts)
+    for at, part in calls:
+        for call in (*part.calls, *part.callbacks):
+            later = [start for start in starts if start > at] or starts
+            goal = rng.choice(later if rng.random() < 0.97 else starts)
+            goal = next((start for start in uncalled if start > at), goal)
+            uncalled = [start for start in uncalled if start != goal]
+            code[at + call] = code[at + call]._replace(imm=goal - (at + call) - 1)
+    if rng.random() < 0.97:  # nothing calls the last ones: leave them out
+        while starts and starts[-1] in uncalled:
+            code = code[: starts.pop()]
+        relocs = [row for row in relocs if row[0] < len(code)]
     record = make_record(code, relocs, rng.choice(FLAGS))
     if rng.random() < (0.7 if main.callbacks or main.calls else 0.05):
         kinds = [rng.choice(LIBRARY.statics if rng.random() < 0.6 else LIBRARY.globals) for _ in starts]

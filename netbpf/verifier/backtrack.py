@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final
 
-from netbpf.errors import InternalError
 from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import (
     BPF_ABS,
@@ -78,14 +77,15 @@ class Backtrack:
         """Only registers of the current frame are looked for."""
         return not any(self.slots) and sum(map(bool, self.regs)) == (self.regs[self.frame] != 0)
 
-    def exit_subprog(self) -> None:
+    def exit_subprog(self, env: VerifierEnv) -> None:
+        """Into the caller. A way back does not see that a packet load left a function: the frames run out."""
         if self.frame == 0:
-            raise InternalError("verifier: backtracking left the outermost frame")
+            raise verifier_bug(env, "subprog exit from frame 0")
         self.frame -= 1
 
-    def enter_subprog(self) -> None:
+    def enter_subprog(self, env: VerifierEnv) -> None:
         if self.frame == MAX_CALL_FRAMES - 1:
-            raise InternalError("verifier: backtracking entered too many frames")
+            raise verifier_bug(env, f"subprog enter from frame {self.frame}")
         self.frame += 1
 
 
@@ -176,7 +176,7 @@ def _back_pseudo_call(env: VerifierEnv, idx: int, insn: Instruction, bt: Backtra
         bt.regs[frame] &= ~REGMASK_R0
         return True
     _expect(env, bt, REGMASK_ARGS, "static subprog")
-    bt.exit_subprog()
+    bt.exit_subprog(env)
     bt.regs[bt.frame] |= bt.regs[frame] & REGMASK_ARGS
     bt.regs[frame] = 0
     return True
@@ -188,7 +188,7 @@ def _back_call(env: VerifierEnv, idx: int, subseq_idx: int, insn: Instruction, b
     if idx != subseq_idx - 1 and is_sync_callback_calling_insn(insn):
         _expect(env, bt, REGMASK_ARGS, "callback")
         bt.regs[bt.frame] = 0  # a callback's arguments come from the helper
-        bt.exit_subprog()
+        bt.exit_subprog(env)
         return True
     if insn.src == BPF_PSEUDO_KFUNC_CALL and insn.imm == 0:
         return False
@@ -206,7 +206,7 @@ def _back_exit(env: VerifierEnv, subseq_idx: int, bt: Backtrack) -> bool:
     from_call = caller is not None and caller.code == BPF_JMP | BPF_CALL and caller.src == BPF_PSEUDO_CALL
     r0_precise = from_call and bt.regs[bt.frame] & REGMASK_R0
     bt.regs[bt.frame] &= ~REGMASK_R0
-    bt.enter_subprog()
+    bt.enter_subprog(env)
     if r0_precise:
         bt.regs[bt.frame] |= REGMASK_R0
     return True

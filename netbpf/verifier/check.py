@@ -31,7 +31,7 @@ from netbpf.verifier.env import (
 )
 from netbpf.verifier.facts import note_access, note_call, verified_program
 from netbpf.verifier.flow import compute_postorder, compute_scc
-from netbpf.verifier.frames import check_func_call, leave_by_tail_call, prepare_func_exit
+from netbpf.verifier.frames import check_func_call, leave_by_packet_load, leave_by_tail_call, prepare_func_exit
 from netbpf.verifier.global_args import check_main_args, set_global_args
 from netbpf.verifier.immediates import resolve_pseudo_ldimm64
 from netbpf.verifier.live_regs import compute_live_registers
@@ -171,6 +171,11 @@ def _do_ld(env: VerifierEnv, insn: Instruction) -> None:
     mode = insn.code & 0xE0
     if mode in (op.BPF_ABS, op.BPF_IND):
         check_ld_abs(env, insn)
+        state = env.cur_state
+        assert state is not None
+        if state.curframe:
+            leave_by_packet_load(env)
+            return
     elif mode == op.BPF_IMM:
         check_ld_imm(env, insn)
         env.insn_idx += 1
@@ -196,9 +201,16 @@ def _handler(code: int) -> Handler:
 
 
 HANDLERS: Final[tuple[Handler, ...]] = tuple(_handler(code) for code in range(256))
-# what may write the stack, or reach another function
+# what may write the stack, or go on in another function
 _CALL, _EXIT = op.BPF_JMP | op.BPF_CALL, op.BPF_JMP | op.BPF_EXIT
-_TOUCHES_STACK: Final = frozenset(c for c in range(256) if c & 7 in (op.BPF_ST, op.BPF_STX) or c in (_CALL, _EXIT))
+
+
+def _touches_stack(code: int) -> bool:
+    packet_load = code & 7 == op.BPF_LD and code & 0xE0 in (op.BPF_ABS, op.BPF_IND)
+    return code & 7 in (op.BPF_ST, op.BPF_STX) or code in (_CALL, _EXIT) or packet_load
+
+
+_TOUCHES_STACK: Final = frozenset(c for c in range(256) if _touches_stack(c))
 
 
 # --- the walk ----------------------------------------------------------------------------------------------------------------

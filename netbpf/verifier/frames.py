@@ -18,13 +18,13 @@ from netbpf.verifier.dynptr import DYNPTR_LOCAL, dynptr_reg
 from netbpf.verifier.env import BPF_LOG_LEVEL, Reject, VerifierEnv
 from netbpf.verifier.global_args import btf_check_subprog_call
 from netbpf.verifier.liveness import bpf_update_live_stack
-from netbpf.verifier.log import print_verifier_state, verbose
+from netbpf.verifier.log import mark_reg_scratched, print_verifier_state, verbose
 from netbpf.verifier.loops import find_prev_entry, widen_imprecise_scalars
 from netbpf.verifier.map_funcs import FOR_EACH_MAPS
 from netbpf.verifier.path import init_func_state, push_async_cb, push_stack
 from netbpf.verifier.precision import mark_chain_precision
 from netbpf.verifier.refs import clear_all_pkt_pointers, current
-from netbpf.verifier.regs import cur_regs, known_reg, mark_reg_unknown, unknown_reg, unknown_reg_imprecise
+from netbpf.verifier.regs import cur_regs, known_reg, mark_reg_known_zero, mark_reg_unknown, unknown_reg, unknown_reg_imprecise
 from netbpf.verifier.state import MAX_CALL_FRAMES, REG_NOT_INIT, FuncState, RegState, VerifierState, cur_func
 from netbpf.verifier.structure import find_subprog
 
@@ -175,6 +175,15 @@ def leave_by_tail_call(env: VerifierEnv) -> None:
     push_stack(env, env.insn_idx + 1, env.insn_idx, False)
     clear_all_pkt_pointers(env)
     mark_reg_unknown(env, cur_regs(env), 0)
+    prepare_func_exit(env)
+
+
+def leave_by_packet_load(env: VerifierEnv) -> None:
+    """LD_ABS or LD_IND in an inner frame: where the packet is too short it returns 0 to the caller. That is walked now; the
+    load that finds its bytes, later."""
+    mark_reg_scratched(env, 0)
+    push_stack(env, env.insn_idx + 1, env.insn_idx, False)
+    mark_reg_known_zero(env, cur_regs(env), 0)
     prepare_func_exit(env)
 
 

@@ -11,9 +11,10 @@ from bisect import bisect_right
 from operator import itemgetter
 from typing import Final
 
+from netbpf.abi.classic import CLASSIC_FUNC_NAMES
 from netbpf.ints import S16_MAX, S16_MIN, S32_MAX, S32_MIN, S64_MAX, S64_MIN, U16_MAX, U32_MAX, U64_MAX, round_up, s32, s64
 from netbpf.isa.instruction import Instruction
-from netbpf.isa.opcodes import MAX_BPF_REG
+from netbpf.isa.opcodes import BPF_CALL, BPF_JMP, MAX_BPF_REG
 from netbpf.verifier import state as st
 from netbpf.verifier.env import BPF_LOG_LEVEL, Reject, VerifierEnv
 from netbpf.verifier.state import FuncState, RegState, StackSlot, VerifierState
@@ -307,8 +308,12 @@ def verbose_insn(env: VerifierEnv, insn_idx: int) -> None:
     from netbpf.isa.disasm import format_insn
 
     insns = env.insns
+    insn = insns[insn_idx]
     following: Instruction | None = insns[insn_idx + 1] if insn_idx + 1 < len(insns) else None
-    verbose(env, format_insn(insns[insn_idx], following, style="verifier") + "\n")
+    text = format_insn(insn, following, style="verifier")
+    if insn.imm in CLASSIC_FUNC_NAMES and insn.code == BPF_JMP | BPF_CALL and not (insn.src or env.request.classic):
+        text = f"({insn.code:02x}) call unknown#{insn.imm}"  # numbers of ours, which no program of bpf(2) reaches
+    verbose(env, text + "\n")
 
 
 def print_insn(env: VerifierEnv, vstate: VerifierState) -> None:

@@ -225,6 +225,8 @@ def check_stack_write_fixed_off(env: VerifierEnv, frame: FuncState, off: int, si
     if not env.bypass_spec_v4:
         _need_barrier(env, slot.slot_type, (-off - 1) % BPF_REG_SIZE, size, reg, insn_idx)
     destroy_if_dynptr_stack_slot(env, frame, spi)
+    if reg is not None:
+        reg = cur_regs(env)[value_regno]  # it may have been a slice of the dynptr that is gone
     check_fastcall_stack_contract(env, frame, insn_idx, off)
     mark_stack_slot_scratched(env, spi)
     aligned = not off % BPF_REG_SIZE
