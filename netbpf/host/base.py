@@ -92,6 +92,9 @@ class Process(Protocol):
     def socket(self, family: int, type: int, proto: int = 0) -> Any:
         """A socket object shaped as ``socket.socket``; ``SO_ATTACH_BPF`` takes a descriptor of this process."""
 
+    def socketpair(self, family: int = 1, type: int = 2, proto: int = 0) -> tuple[Any, Any]:
+        """Two sockets connected to each other: AF_UNIX datagrams."""
+
     def dup(self, fd: int) -> int: ...
 
     def close(self, fd: int) -> None: ...

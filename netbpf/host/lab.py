@@ -44,6 +44,10 @@ class Lab(Protocol):
     @property
     def device(self) -> LabDevice: ...
 
+    def add_address(self, address: str) -> None:
+        """An IP address with its prefix ("10.0.0.1/24", "fd00::1/64") on the device, so that packets to it reach UDP, TCP and
+        raw sockets of the process; lo is up from then on. Raises BpfError."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...

@@ -36,7 +36,7 @@ Captures without Ethernet header are seen as if they came in from the device the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from netbpf.abi.net import (
@@ -191,6 +191,18 @@ def _untag(record: Record, device: Device, tag_proto: int, pkt_type: int) -> SkB
     skb.vlan_present, skb.vlan_proto = 1, tag_proto
     skb.vlan_tci = int.from_bytes(data[14:16]) if len(data) >= 16 else 0
     return skb
+
+
+def untag_again(skb: SkBuff) -> SkBuff | None:
+    """The sk_buff of a frame whose first tag is gone and whose next one is moved out too; None where it is cut off."""
+    if skb.len < ETH_HLEN + VLAN_HLEN + 2:
+        return None
+    head = skb.head[:12] + skb.head[16:]
+    tci = int.from_bytes(skb.head[14:16]) if len(skb.head) >= 16 else 0
+    return replace(
+        skb, head=head, len=skb.len - VLAN_HLEN, protocol=frame_protocol(head), vlan_present=1, vlan_proto=skb.protocol,
+        vlan_tci=tci,
+    )  # fmt: skip
 
 
 def frame_protocol(frame: bytes) -> int:

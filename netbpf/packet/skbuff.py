@@ -54,4 +54,6 @@ class SkBuff:
     has_sk: bool = False  # a socket owns the packet; what is being received from a wire has none
     sk_cookie: int = 0
     sk_uid: int = 0
+    sk_state: int = 7  # TCP_CLOSE
+    sk_bound_dev_if: int = 0
     cb: bytearray = field(default_factory=lambda: bytearray(20))

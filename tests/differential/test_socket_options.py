@@ -8,10 +8,10 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.both_labs import Log, same
 from support.kernel import needs_kernel
 from support.packet_grid import FILTERS, MAC, PEER, own_frames
 
@@ -23,35 +23,6 @@ from netbpf.isa import builders as b
 pytestmark = needs_kernel
 FRAMES = own_frames()
 FRAME = MAC + PEER + b"\x08\0" + bytes(range(100))
-Log = Callable[[str, Callable[[], Any]], Any]
-Case = Callable[[Lab, Log], None]
-
-
-def same(case: Case, *, kind: str = "tap") -> None:
-    """Run on each host; every step's result, or the errno and class of its exception, must be equal."""
-    logs = []
-    for backend in ("sim", "kernel"):
-        lines: list[str] = []
-        with get_host(backend).lab(kind=kind, mac=MAC) as lab:
-            case(lab, _logger(lines))
-        logs.append(lines)
-    sim, kernel = logs
-    wrong = [f"sim    {a}\nkernel {b}" for a, b in zip(sim, kernel, strict=True) if a != b]
-    assert not wrong, f"{len(wrong)} of {len(sim)} differ:\n" + "\n".join(wrong[:20])
-
-
-def _logger(lines: list[str]) -> Log:
-    def log(label: str, step: Callable[[], Any]) -> Any:
-        try:
-            result = step()
-            lines.append(f"{label}: {result!r}")
-        except OSError as e:
-            result = None
-            base = next(c for c in type(e).__mro__ if c.__module__ == "builtins")
-            lines.append(f"{label}: {base.__name__} {errno.errorcode.get(e.errno or 0)}")
-        return result
-
-    return log
 
 
 def raw(lab: Lab, proto: int = 3, sock_type: int = so.SOCK_RAW) -> Any:

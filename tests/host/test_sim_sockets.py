@@ -14,9 +14,9 @@ from netbpf.errors import BpfError
 from netbpf.host.choose import get_host
 from netbpf.host.lab import drain, open_packet_socket, send_and_gather
 from netbpf.host.sim.host import SimHost
-from netbpf.host.sim.network import SENT_BY_SOCKET, WRITTEN_TO_TAP, skb_truesize
 from netbpf.host.sim.process import SimProcess
 from netbpf.host.sim.socket import SimSocket
+from netbpf.host.sim.truesize import SENT_BY_SOCKET, WRITTEN_TO_TAP, skb_truesize
 from netbpf.maps.spec import MapSpec
 from netbpf.packet.record import Record
 
@@ -179,7 +179,7 @@ def test_errors_are_those_of_python_sockets(process: SimProcess) -> None:
         sock.setsockopt(so.SOL_SOCKET, so.SO_DETACH_BPF, 0)
     assert isinstance(caught.value, BpfError)
     with pytest.raises(OSError, match="EAFNOSUPPORT"):
-        process.socket(2, 1, 0)
+        process.socket(40, 1, 0)
     with pytest.raises(ValueError, match="range"):
         sock.settimeout(-1)
 

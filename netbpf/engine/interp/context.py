@@ -164,12 +164,12 @@ def _socket(memory: AddressSpace) -> Reader:
 
 
 def bpf_sock(skb: SkBuff) -> bytes:
-    """``struct bpf_sock`` of the socket that owns the packet, laid out as ``abi.context.BPF_SOCK_FIELDS`` says: not bound to a
-    device, not connected, no receive queue."""
-    head = struct.pack("<6I", 0, skb.family, 0, 0, 0, 0)
+    """``struct bpf_sock`` of the socket that owns the packet, laid out as ``abi.context.BPF_SOCK_FIELDS`` says; it has no
+    receive queue of its own."""
+    head = struct.pack("<6I", skb.sk_bound_dev_if, skb.family, 0, 0, 0, 0)
     local = struct.pack("<I4II", htonl(skb.local_ip4), *map(htonl, skb.local_ip6), skb.local_port)
     remote = struct.pack("<I I4I", htons(skb.remote_port), htonl(skb.remote_ip4), *map(htonl, skb.remote_ip6))
-    return head + local + remote + struct.pack("<Ii", TCP_CLOSE, -1)
+    return head + local + remote + struct.pack("<Ii", skb.sk_state, -1)
 
 
 POINTERS: Final[dict[str, Callable[[AddressSpace], Reader]]] = {

@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import struct
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from netbpf.errors import BpfError
@@ -111,6 +112,26 @@ def bring_up(name: str) -> None:
         asked = struct.pack("16sH22x", name.encode(), 0)
         flags = struct.unpack_from("H", fcntl.ioctl(s, SIOCGIFFLAGS, asked), 16)[0]
         fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags | IFF_UP | IFF_NOARP))
+
+
+_QUIET_IPV6: Final = (("addr_gen_mode", "1"), ("router_solicitations", "0"), ("accept_dad", "0"), ("disable_ipv6", "0"))
+
+
+def add_address(name: str, address: str) -> None:
+    """An address with its prefix; lo comes up too. IPv6 is let in on the device, with nothing said by it unasked and no wait for
+    others who might have the address. Raises BpfError(EINVAL, EEXIST)."""
+    pyroute2 = _import("pyroute2")
+    host, _, prefix = address.partition("/")
+    bring_up("lo")
+    if ":" in host:
+        for device in ("lo", name):
+            for knob, value in _QUIET_IPV6:
+                Path(f"/proc/sys/net/ipv6/conf/{device}/{knob}").write_text(value)
+    with pyroute2.IPRoute() as ip:
+        try:
+            ip.addr("add", index=socket.if_nametoindex(name), address=host, prefixlen=int(prefix or (128 if ":" in host else 32)))
+        except pyroute2.NetlinkError as e:
+            raise BpfError(e.code, f"{address} on {name}: {e}") from None
 
 
 def get_mac(name: str) -> bytes:

@@ -16,7 +16,7 @@ from netbpf.errors import BpfError
 from netbpf.host.calls import BpfCalls
 from netbpf.host.linux.bpf import sys_bpf
 from netbpf.host.linux.caps import effective_caps, keep_only
-from netbpf.host.linux.devices import Loopback, Tap, Veth
+from netbpf.host.linux.devices import Loopback, Tap, Veth, add_address
 from netbpf.host.linux.memory import OwnMemory, RealBuffers
 from netbpf.host.linux.netns import netns_worker
 from netbpf.host.linux.rings import PerfRing, open_perf_output, read_ringbuf
@@ -25,6 +25,7 @@ from netbpf.host.memory import CallBuffers
 from netbpf.maps.perf_buffer import PerfRecord
 
 T = TypeVar("T")
+Socket = socket.socket
 
 
 def possible_cpus() -> int:
@@ -111,6 +112,12 @@ class LinuxProcess(BpfCalls):
         self._sockets.append(made)
         return made
 
+    def socketpair(self, family: int = 1, type: int = 2, proto: int = 0) -> tuple[Socket, Socket]:
+        """Two real connected sockets; AF_UNIX datagrams where nothing else is said. Raises OSError."""
+        made = self.run(socket.socketpair, family, type, proto)
+        self._sockets += made
+        return made
+
     def dup(self, fd: int) -> int:
         """Raises OSError."""
         copy = os.dup(fd)
@@ -179,6 +186,10 @@ class LinuxLab:
         except BaseException:
             self.process.exit()
             raise
+
+    def add_address(self, address: str) -> None:
+        """An address with its prefix ("10.0.0.1/24") on the device. Raises BpfError."""
+        self.process.run(add_address, self.device.name, address)
 
     def __enter__(self) -> LinuxLab:
         self._cpus = os.sched_getaffinity(0)

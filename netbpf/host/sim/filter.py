@@ -38,12 +38,18 @@ class SocketFilter:
 
     def attach(self, obj: KObject) -> None:
         """sk_attach_bpf: the program takes the place of the one there. Raises BpfError(EINVAL, ENOMEM)."""
+        prog = self.check_program(obj)
+        size = self._charge(len(prog.insns))
+        prog.hold()
+        self._replace(prog.loaded(self._machine.engine, self._machine.env), size)
+        self.prog = prog
+
+    @staticmethod
+    def check_program(obj: KObject) -> ProgObject:
+        """Raises BpfError(EINVAL) for what is no socket filter."""
         if not isinstance(obj, ProgObject) or obj.program.prog_type != ProgType.SOCKET_FILTER:
             raise BpfError(errno.EINVAL)
-        size = self._charge(len(obj.insns))
-        obj.hold()
-        self._replace(obj.loaded(self._machine.engine, self._machine.env), size)
-        self.prog = obj
+        return obj
 
     def attach_classic(self, raw: bytes) -> None:
         """sk_attach_filter on the bytes of ``struct sock_filter[]``. Raises BpfError(EINVAL, ENOMEM)."""
@@ -57,6 +63,13 @@ class SocketFilter:
         """Raises BpfError(EINVAL) for a number of classic instructions that no filter has."""
         if not 0 < count <= BPF_MAXINSNS:
             raise BpfError(errno.EINVAL)
+
+    def share(self, other: SocketFilter) -> None:
+        """The other's filter here too, as a socket cloned from it has it."""
+        if other.prog is not None:
+            other.prog.hold()
+        self._replace(other._loaded, other._charged)
+        self.prog, self.classic, self.locked = other.prog, other.classic, other.locked
 
     def check_unlocked(self) -> None:
         """Raises BpfError(EPERM) once SO_LOCK_FILTER was set."""
@@ -87,6 +100,15 @@ class SocketFilter:
         if room and room < count:
             raise BpfError(errno.EINVAL)
         return count, encode_classic(self.classic) if room else b""
+
+    @property
+    def is_attached(self) -> bool:
+        return self._loaded is not None
+
+    @property
+    def charged(self) -> int:
+        """Bytes of option memory that it takes."""
+        return self._charged
 
     def run(self, skb: SkBuff) -> int:
         """The verdict: bytes to keep, u32. All there are where there is no filter."""

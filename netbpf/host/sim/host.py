@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from netbpf.abi.caps import ALL_CAPS
 from netbpf.env import Env, SystemEnv
+from netbpf.errors import UsageError
 from netbpf.host.memory import Buffers, UserMemory
 from netbpf.host.sim.fdtable import FdTable
 from netbpf.host.sim.machine import Machine, Sysctl, Task
@@ -13,7 +14,8 @@ from netbpf.host.sim.objects import Console
 from netbpf.host.sim.process import SimProcess
 
 if TYPE_CHECKING:
-    from netbpf.host.sim.network import NetDevice, Network, Port
+    from netbpf.host.sim.device import NetDevice, Port
+    from netbpf.host.sim.network import Network
 
 
 class SimHost:
@@ -64,17 +66,42 @@ class SimHost:
         """A device by name; "lo" is always there. Raises BpfError(ENODEV)."""
         return self.machine.network.device(name)
 
-    def add_device(self, name: str, *, mac: bytes | None = None, mtu: int = 1500) -> NetDevice:
-        """A new Ethernet device, up. Raises BpfError(EEXIST, EINVAL)."""
-        return self.machine.network.add_device(name, mac=mac, mtu=mtu)
+    def add_device(self, name: str, *, mac: bytes | None = None, mtu: int = 1500, filters_mac: bool = False) -> NetDevice:
+        """A new Ethernet device, up, as a TAP is; ``filters_mac``: as a network card, which takes no frame for another host
+        unless it is promiscuous. Raises BpfError(EEXIST, EINVAL)."""
+        return self.machine.network.add_device(name, mac=mac, mtu=mtu, filters_mac=filters_mac)
+
+    def add_pair(
+        self, name: str, far: str, *, mtu: int = 1500, network: Network | None = None, far_network: Network | None = None
+    ) -> tuple[NetDevice, NetDevice]:  # fmt: skip
+        """A veth pair, both ends up, each in the namespace given (None: the machine's first). Raises BpfError(EEXIST, EINVAL)."""
+        near = network or self.machine.network
+        return near.add_pair(name, far, mtu=mtu, far_network=far_network or self.machine.network)
+
+    def add_network(self) -> Network:
+        """A new network namespace with nothing but lo; ``process(network=...)`` lives in it."""
+        return self.machine.new_network()
+
+    def step(self, seconds: float) -> None:
+        """Move a stepped clock on and let happen what is due: retransmissions, the end of a wait for fragments.
+
+        Raises UsageError where the clock is the real one."""
+        from netbpf.env import SteppedEnv
+
+        env = self.machine.env
+        if not isinstance(env, SteppedEnv):
+            raise UsageError("the clock of this host is the real one: make it with SimHost(env=SteppedEnv())")
+        with self.machine.changed:
+            until = env.now_ns + round(seconds * 1e9)
+            while (due := self.machine.timers.next_ns()) is not None and due <= until:
+                env.set_time(max(due, env.now_ns))
+                self.machine.timers.run_due()
+            env.set_time(until)
+            self.machine.changed.notify_all()
 
     def lab(self, device: str = "tap0", *, mac: bytes | None = None, mtu: int = 9000, kind: str = "tap") -> SimLab:
         """A machine's network of its own with one device (``kind`` tap, veth or lo) and a process in it."""
         return SimLab(self, device, mac, mtu, kind)
-
-    def add_pair(self, name: str, far: str, *, mtu: int = 1500) -> tuple[NetDevice, NetDevice]:
-        """A veth pair, both ends up. Raises BpfError(EEXIST, EINVAL)."""
-        return self.machine.network.add_pair(name, far, mtu=mtu)
 
     # --- the bpf file system --------------------------------------------------------------------------------------------
     def mkdir(self, path: str) -> None:
@@ -103,9 +130,9 @@ class SimLab:
     """``host.lab.Lab`` on the simulator."""
 
     def __init__(self, host: SimHost, device: str, mac: bytes | None, mtu: int, kind: str) -> None:
-        from netbpf.host.sim.network import Network, Port
+        from netbpf.host.sim.device import Port
 
-        network = Network()
+        network = self.network = host.machine.new_network()
         self.process = host.process(network=network)
         self.device: NetDevice | Port
         if kind == "lo":
@@ -115,6 +142,10 @@ class SimLab:
             self.device = Port(*network.add_pair(device, f"{device}p"[:15], mac=mac, mtu=mtu))
         else:
             self.device = network.add_device(device, mac=mac, mtu=mtu)
+
+    def add_address(self, address: str) -> None:
+        """An address with its prefix ("10.0.0.1/24") on the device. Raises BpfError(EINVAL, EEXIST)."""
+        self.network.add_address(address, self.device.name)
 
     def __enter__(self) -> SimLab:
         return self

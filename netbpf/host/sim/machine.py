@@ -6,6 +6,7 @@ Holds, does not act: what commands do with it is in the command modules.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from netbpf.host.sim.objects import BtfObject, IdTable, KObject, MapObject, Prog
 
 if TYPE_CHECKING:
     from netbpf.host.sim.network import Network
+    from netbpf.host.sim.timers import Timers
 
 BPFFS: Final = "/sys/fs/bpf"
 
@@ -46,17 +48,35 @@ class Machine:
     maps: IdTable[MapObject] = field(default_factory=IdTable)
     progs: IdTable[ProgObject] = field(default_factory=IdTable)
     btfs: IdTable[BtfObject] = field(default_factory=IdTable)
+    changed: threading.Condition = field(default_factory=threading.Condition)  # the lock of all its sockets and devices
+    networks: int = 0  # how many namespaces there have been
     _network: Network | None = None
+    _timers: Timers | None = None
+    unix_names: dict[str | bytes, Any] = field(default_factory=dict)  # AF_UNIX sockets by path and abstract name
     pins: dict[str, KObject | None] = field(default_factory=lambda: {BPFFS: None})  # None is a directory
 
     @property
     def network(self) -> Network:
         """Its first network namespace, made when first asked for."""
         if self._network is None:
-            from netbpf.host.sim.network import Network
-
-            self._network = Network()
+            self._network = self.new_network()
         return self._network
+
+    @property
+    def timers(self) -> Timers:
+        """What is to happen later."""
+        if self._timers is None:
+            from netbpf.host.sim.timers import Timers
+
+            self._timers = Timers(self.env, self.changed)
+        return self._timers
+
+    def new_network(self) -> Network:
+        """A network namespace with nothing but lo."""
+        from netbpf.host.sim.network import Network
+
+        self.networks += 1
+        return Network(self.timers, self.networks - 1)
 
     def has_device(self, ifindex: int) -> bool:
         """Whether a network device has this number."""

@@ -1,180 +1,67 @@
-"""Devices of a simulated machine and how a frame gets from one to the packet sockets that listen.
+"""A network namespace: its devices by name and number, the sockets that listen to packets, and the way of a packet that comes
+in from a device to them and on to the IP stack.
 
-Knows sk_buffs and the hooks that sockets register; knows no socket option, no descriptor.
+Knows sk_buffs and the hooks that packet sockets register; knows no socket option, no descriptor.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol
 
-from netbpf.abi.net import (
-    ARPHRD_ETHER,
-    ARPHRD_LOOPBACK,
-    ETH_HLEN,
-    ETH_P_8021Q,
-    ETH_P_ALL,
-    LINKTYPE_ETHERNET,
-    PACKET_BROADCAST,
-    PACKET_MULTICAST,
-    PACKET_OTHERHOST,
-    PACKET_OUTGOING,
-    VLAN_HLEN,
-)
+from netbpf.abi.net import ARPHRD_ETHER, ARPHRD_LOOPBACK, ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, PACKET_OTHERHOST, VLAN_PROTOCOLS
 from netbpf.errors import BpfError
-from netbpf.packet.receive import Device as ReceivingDevice
-from netbpf.packet.receive import frame_protocol, receive
-from netbpf.packet.record import Record
+from netbpf.host.sim.device import Arrival, NetDevice
+from netbpf.packet.receive import untag_again
 from netbpf.packet.skbuff import SkBuff
+
+if TYPE_CHECKING:
+    from netbpf.host.sim.ip_stack import IpStack
+    from netbpf.host.sim.timers import Timers
 
 IFNAMSIZ: Final = 16
 LOOPBACK_MTU: Final = 65536
 VLAN_VID_MASK: Final = 0xFFF
-
-
-SK_BUFF_BYTES: Final = 256  # sizeof(struct sk_buff), aligned
-SHARED_INFO_BYTES: Final = 320  # struct skb_shared_info behind the data
-HEAD_SIZES: Final = (576, 1024, 2048, 4096, 8192)  # what the allocator gives a head
-PAGE_BYTES: Final = 4096
-# headroom, and the bytes in the head of a packet that does not fit a page
-WRITTEN_TO_TAP: Final = (64, PAGE_BYTES - SHARED_INFO_BYTES - 64)
-SENT_BY_SOCKET: Final = (16, ETH_HLEN)
-
-
-def skb_truesize(length: int, headroom: int, linear: int) -> int:
-    """skb->truesize: the sk_buff, its head, and pages for what is not in the head. As SO_MEMINFO of 6.18 showed it."""
-    if headroom + length < PAGE_BYTES:
-        linear = length
-    linear = min(linear, length)
-    wanted = -(-(headroom + linear) // 64) * 64 + SHARED_INFO_BYTES
-    head = next(size for size in HEAD_SIZES if size >= wanted)
-    return SK_BUFF_BYTES + head + -(-(length - linear) // PAGE_BYTES) * PAGE_BYTES
+LOOPBACK_ADDRESSES: Final = ("127.0.0.1/8", "::1/128")
 
 
 class PacketHook(Protocol):
-    """Who gets packets: a packet socket. ``ifindex`` 0 is every device, ``protocol`` 0 none."""
+    """Who gets packets: a packet socket. ``ifindex`` 0 is every device, ``listens_to`` 0 no protocol."""
 
     ifindex: int
-    protocol: int
+    listens_to: int
 
-    def packet_rcv(self, skb: SkBuff, device: NetDevice, truesize: int) -> None:
-        """Take, or leave, a packet that the hook must not change; ``truesize`` is what it counts against a receive buffer."""
-
-
-@dataclass(eq=False)
-class NetDevice:
-    """One device. ``deliver`` is a frame that comes in from the wire, ``transmit`` one that goes out by it; on a loopback
-    device what goes out comes in, of a pair at its ``peer``. ``sent`` keeps what went out of any other device."""
-
-    network: Network
-    name: str
-    ifindex: int
-    mac: bytes = bytes(6)
-    type: int = ARPHRD_ETHER
-    mtu: int = 1500
-    up: bool = True
-    queue_mapping: int = 1
-    peer: NetDevice | None = None
-    sent: list[bytes] = field(default_factory=list)
-    number: int = 0
-
-    def deliver(self, frame: bytes | Record) -> bool:
-        """A frame comes in: False where the kernel drops it before any socket could see it. Raises BpfError(ENETDOWN)."""
-        record = self._record(frame, 0)
-        skb = receive(record, self._receiving())
-        if not self.up:
-            raise BpfError(errno.ENETDOWN)
-        if skb is None:
-            return False
-        skb.dev_type = self.type
-        if self.type == ARPHRD_LOOPBACK and skb.pkt_type == PACKET_BROADCAST:
-            skb.pkt_type = PACKET_MULTICAST  # lo's broadcast address is all zeros
-        self.network.receive(skb, self, self._truesize(record.wirelen))
-        return True
-
-    def deliver_all(self, packets: Iterable[bytes | Record]) -> int:
-        """How many of them any socket could see."""
-        return sum(self.deliver(packet) for packet in packets)
-
-    def transmit(self, packet: bytes | Record, origin: PacketHook | None = None) -> None:
-        """A frame goes out: listeners see it as outgoing (``origin`` does not), and on lo it comes back in.
-
-        Raises BpfError(ENETDOWN, EINVAL, EMSGSIZE)."""
-        if not self.up:
-            raise BpfError(errno.ENETDOWN)
-        record = self._record(packet, 2)
-        self._check_length(record.data)
-        self.network.show_outgoing(self._outgoing(record), self, self._truesize(record.wirelen), origin)
-        if self.type == ARPHRD_LOOPBACK:
-            self.deliver(record._replace(direction=1))
-        elif self.peer is not None:
-            self.peer.deliver(record._replace(direction=1))
-        else:
-            self.sent.append(record.data)
-
-    def _truesize(self, length: int) -> int:
-        """What a frame that came from a TAP, or was sent by a packet socket into lo or a pair, counts."""
-        sent = self.type == ARPHRD_LOOPBACK or self.peer is not None
-        return skb_truesize(length, *(SENT_BY_SOCKET if sent else WRITTEN_TO_TAP))
-
-    def _check_length(self, frame: bytes) -> None:
-        """What a packet socket may send: a whole Ethernet header, no more than the MTU behind it (and behind one tag)."""
-        if len(frame) < ETH_HLEN:
-            raise BpfError(errno.EINVAL)
-        tag = VLAN_HLEN if self.type == ARPHRD_ETHER and frame_protocol(frame) == ETH_P_8021Q else 0
-        if len(frame) > self.mtu + ETH_HLEN + tag:
-            raise BpfError(errno.EMSGSIZE)
-
-    def _record(self, packet: bytes | Record, direction: int) -> Record:
-        self.number += 1
-        if isinstance(packet, Record):
-            return packet
-        return Record(self.number, 0, len(packet), packet, LINKTYPE_ETHERNET, 0, direction)
-
-    def _receiving(self) -> ReceivingDevice:
-        loops = self.type == ARPHRD_LOOPBACK
-        return ReceivingDevice(mac=self.mac, ifindex=self.ifindex, queue_mapping=0 if loops else self.queue_mapping)
-
-    def _outgoing(self, record: Record) -> SkBuff:
-        """As dev_queue_xmit_nit shows it: no untagging, the protocol as the type field has it."""
-        return SkBuff(
-            head=record.data,
-            len=record.wirelen,
-            protocol=int.from_bytes(record.data[12:14], "big"),
-            pkt_type=PACKET_OUTGOING,
-            ifindex=self.ifindex,
-            dev_type=self.type,
-            wire_len=record.wirelen,
-        )
-
-
-class Port:
-    """A device with its far end in a laboratory's hands: a frame delivered is sent out of ``sender`` (lo itself, or the other
-    end of a pair), with what a sender may not send refused."""
-
-    def __init__(self, device: NetDevice, sender: NetDevice) -> None:
-        self._sender = sender
-        self.name, self.mac, self.ifindex = device.name, device.mac, device.ifindex
-
-    def deliver(self, frame: bytes) -> bool:
-        try:
-            self._sender.transmit(frame)
-        except BpfError:
-            return False
-        return True
+    def packet_rcv(self, skb: SkBuff, arrival: Arrival) -> None:
+        """Take, or leave, a packet that the hook must not change."""
 
 
 class Network:
-    """One network namespace: its devices by name and number, and the hooks on them, newest first."""
+    """One network namespace of a machine. ``changed`` is the machine's lock, ``timers`` its clock; ``number`` tells it from
+    others in the addresses it gives to devices."""
 
-    def __init__(self) -> None:
+    def __init__(self, timers: Timers, number: int = 0) -> None:
+        self.timers, self.changed, self.number = timers, timers.changed, number
         self.devices: dict[str, NetDevice] = {}
         self._hooks: list[PacketHook] = []
+        self._ip: IpStack | None = None
         self.add_device("lo", type=ARPHRD_LOOPBACK, mtu=LOOPBACK_MTU)
 
-    def add_device(self, name: str, *, mac: bytes | None = None, type: int = ARPHRD_ETHER, mtu: int = 1500) -> NetDevice:
+    @property
+    def ip(self) -> IpStack:
+        """Its IP stack, made when first asked for: a packet that comes in before goes no further than to packet sockets."""
+        if self._ip is None:
+            from netbpf.host.sim.ip_stack import IpStack
+
+            self._ip = IpStack(self)
+            for text in LOOPBACK_ADDRESSES:
+                self._ip.add_address(text, self.devices["lo"])
+        return self._ip
+
+    # --- devices ----------------------------------------------------------------------------------------------------------
+    def add_device(
+        self, name: str, *, mac: bytes | None = None, type: int = ARPHRD_ETHER, mtu: int = 1500, filters_mac: bool = False
+    ) -> NetDevice:  # fmt: skip
         """A new device, up. ``mac`` None: an address of its own, from its number. Raises BpfError(EEXIST, EINVAL)."""
         if name in self.devices:
             raise BpfError(errno.EEXIST)
@@ -182,13 +69,27 @@ class Network:
             raise BpfError(errno.EINVAL)
         ifindex = max((d.ifindex for d in self.devices.values()), default=0) + 1
         if mac is None:
-            mac = bytes(6) if type == ARPHRD_LOOPBACK else b"\x02\x00" + ifindex.to_bytes(4, "big")
-        device = self.devices[name] = NetDevice(self, name, ifindex, mac, type, mtu)
+            mac = bytes(6) if type == ARPHRD_LOOPBACK else bytes((2, self.number & 0xFF)) + ifindex.to_bytes(4, "big")
+        device = self.devices[name] = NetDevice(self, name, ifindex, mac, type, mtu, filters_mac=filters_mac)
         return device
 
-    def add_pair(self, name: str, far: str, *, mac: bytes | None = None, mtu: int = 1500) -> tuple[NetDevice, NetDevice]:
-        """A veth pair: what goes out of one comes in at the other."""
-        near, end = self.add_device(name, mac=mac, mtu=mtu), self.add_device(far, mtu=mtu)
+    def add_address(self, address: str, device: str) -> None:
+        """An IP address with its prefix ("10.0.0.1/24") on a device. Raises BpfError(EINVAL, EEXIST, ENODEV)."""
+        self.ip.add_address(address, self.device(device))
+
+    def add_route(self, net: str, device: str, via: str | None = None) -> None:
+        """Packets to ``net`` leave by a device, to the neighbour ``via``. Raises BpfError(EINVAL, ENODEV)."""
+        self.ip.add_route(net, self.device(device), via)
+
+    def add_neighbour(self, address: str, mac: bytes) -> None:
+        """The link address of a neighbour that is no device of this machine. Raises BpfError(EINVAL)."""
+        self.ip.add_neighbour(address, mac)
+
+    def add_pair(
+        self, name: str, far: str, *, mac: bytes | None = None, mtu: int = 1500, far_network: Network | None = None
+    ) -> tuple[NetDevice, NetDevice]:
+        """A veth pair: what goes out of one comes in at the other, which may be in another namespace."""
+        near, end = self.add_device(name, mac=mac, mtu=mtu), (far_network or self).add_device(far, mtu=mtu)
         near.peer, end.peer = end, near
         near.queue_mapping = end.queue_mapping = 0
         return near, end
@@ -209,25 +110,41 @@ class Network:
     def remove_hook(self, hook: PacketHook) -> None:
         self._hooks.remove(hook)
 
-    def receive(self, skb: SkBuff, device: NetDevice, truesize: int) -> None:
-        """__netif_receive_skb_core: those who want every packet, then those who want its protocol. The latter see a packet of
-        a VLAN nobody here is on as somebody else's, its tag gone."""
-        for hook in self._taking(ETH_P_ALL, device):
-            hook.packet_rcv(skb, device, truesize)
-        later = self._taking(skb.protocol, device) if skb.protocol != ETH_P_ALL else []
-        if later and skb.vlan_present:
-            other = PACKET_OTHERHOST if skb.vlan_tci & VLAN_VID_MASK else skb.pkt_type
-            skb = replace(skb, vlan_present=0, vlan_tci=0, vlan_proto=0, pkt_type=other)
-        for hook in later:
-            hook.packet_rcv(skb, device, truesize)
+    def receive(self, skb: SkBuff, arrival: Arrival) -> None:
+        """__netif_receive_skb_core: those who want every packet, then those who want its protocol, then the IP stack. The
+        latter two see a packet of a VLAN nobody here is on as somebody else's, its tag gone."""
+        for hook in self._taking(ETH_P_ALL, arrival.device):
+            hook.packet_rcv(skb, arrival)
+        if skb.vlan_present:
+            without = without_tags(skb)
+            if without is None:
+                return
+            skb = without
+        for hook in self._taking(skb.protocol, arrival.device) if skb.protocol != ETH_P_ALL else ():
+            hook.packet_rcv(skb, arrival)
+        if self._ip is not None and skb.protocol in (ETH_P_IP, ETH_P_IPV6):
+            self._ip.receive(skb, arrival)
 
-    def show_outgoing(self, skb: SkBuff, device: NetDevice, truesize: int, origin: PacketHook | None) -> None:
+    def show_outgoing(self, skb: SkBuff, arrival: Arrival, origin: PacketHook | None) -> None:
         """dev_queue_xmit_nit: only those who want every packet see what goes out, and not who sent it."""
-        for hook in self._taking(ETH_P_ALL, device):
+        for hook in self._taking(ETH_P_ALL, arrival.device):
             if hook is not origin:
-                hook.packet_rcv(skb, device, truesize)
+                hook.packet_rcv(skb, arrival)
 
     def _taking(self, protocol: int, device: NetDevice) -> list[PacketHook]:
-        return [h for h in self._hooks if h.protocol == protocol and h.ifindex in (0, device.ifindex)]
+        return [h for h in self._hooks if h.listens_to == protocol and h.ifindex in (0, device.ifindex)]
 
 
+def without_tags(skb: SkBuff) -> SkBuff | None:
+    """The packet as protocols see it: of a VLAN (none has a device here) as another host's; a tag of VLAN 0 counts as no tag,
+    and the one behind it as the first. None where that one is cut off."""
+    while skb.vlan_present:
+        other = bool(skb.vlan_tci & VLAN_VID_MASK)
+        pkt_type = PACKET_OTHERHOST if other else skb.pkt_type
+        skb = replace(skb, vlan_present=0, vlan_tci=0, vlan_proto=0, pkt_type=pkt_type)
+        if not other and skb.protocol in VLAN_PROTOCOLS:
+            inner = untag_again(skb)
+            if inner is None:
+                return None
+            skb = inner
+    return skb

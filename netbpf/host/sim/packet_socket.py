@@ -1,157 +1,179 @@
-"""AF_PACKET: what struct packet_sock keeps and does. Bytes and numbers only; the Python face is ``socket``."""
+"""AF_PACKET: what struct packet_sock keeps and does."""
 
 from __future__ import annotations
 
 import errno
-import threading
-from collections import deque
 from dataclasses import replace
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from netbpf.abi import sockopt as so
-from netbpf.abi.net import ETH_HLEN, PACKET_OUTGOING, VLAN_HLEN, VLAN_PROTOCOLS
+from netbpf.abi.net import ETH_HLEN, PACKET_LOOPBACK, PACKET_OUTGOING, VLAN_HLEN, VLAN_PROTOCOLS
 from netbpf.errors import BpfError
-from netbpf.host.sim.filter import SocketFilter
+from netbpf.host.sim.device import Arrival, NetDevice, Sent
 from netbpf.host.sim.machine import Machine
-from netbpf.host.sim.network import SK_BUFF_BYTES, NetDevice, Network
-from netbpf.host.sim.objects import KObject
+from netbpf.host.sim.network import Network
+from netbpf.host.sim.sock import Control, Queued, Sock, Wait
 from netbpf.packet.skbuff import SkBuff
 
-MIN_RCVBUF: Final = 2048 + SK_BUFF_BYTES
 AUXDATA = Struct("<IIIHHHH")  # struct tpacket_auxdata
 STATISTICS = Struct("<II")  # struct tpacket_stats
+STATISTICS_V3 = Struct("<III")  # struct tpacket_stats_v3
+MREQ = Struct("<iHH8s")  # struct packet_mreq
+HEADER_BYTES: Final = {0: 32, 1: 32, 2: 48}  # TPACKET_V1, V2, V3: sizeof their packet header
 
 
-class Queued(NamedTuple):
-    """A packet in the receive queue. ``data`` is what recv gives, ``origlen`` what it was before the verdict cut it."""
+class Aux(NamedTuple):
+    """What PACKET_AUXDATA and the address tell of a packet. ``origlen`` is what it was before the verdict cut it."""
 
-    data: bytes
     origlen: int
-    device: NetDevice
     protocol: int
-    pkt_type: int
     network_offset: int
     vlan: tuple[int, int] | None  # tci, tpid
-    truesize: int
-    source: bytes
+    status: int
 
 
-class PacketSocket(KObject):
-    """Refcounted by its files. ``ifindex`` and ``protocol`` (host order) are what it listens to."""
+class PacketSocket(Sock):
+    """``ifindex`` and ``listens_to`` (a protocol in host order) are what it hears."""
 
-    file_kind = "socket"
+    family = so.AF_PACKET
 
-    def __init__(self, machine: Machine, network: Network, sock_type: int, protocol: int) -> None:
-        super().__init__()
-        self.network, self.type = network, sock_type
-        self.ifindex, self.protocol = 0, protocol
-        self.filter = SocketFilter(machine)
-        self.rcvbuf, self.rmem = machine.sysctl.rmem_default, 0
-        self.packets = self.drops = self.rxq_drops = 0
-        self.auxdata = self.ignore_outgoing = self.rxq_ovfl = False
-        self.mark = 0
-        self.error = 0
-        self.queue: deque[Queued] = deque()
-        self.readable = threading.Condition()
+    def __init__(self, machine: Machine, network: Network, sock_type: int, protocol: int, uid: int = 0) -> None:
+        super().__init__(machine, network, sock_type, 0, uid)
+        self.listens_to = protocol
+        self.packets = self.rxq_drops = 0
+        self.auxdata = self.ignore_outgoing = self.origdev = False
+        self.version = 0
+        self.memberships: list[tuple[int, int, bytes]] = []
         if protocol:
             network.add_hook(self)
 
     def release(self) -> None:
         self._unhook()
-        self.filter.release()
-        with self.readable:
-            self.queue.clear()
-            self.readable.notify_all()
+        for ifindex, kind, _ in self.memberships:
+            self._promise(ifindex, kind, -1)
+        super().release()
 
     # --- what it listens to ---------------------------------------------------------------------------------------------
-    def bind(self, ifindex: int, protocol: int) -> None:
-        """packet_bind: ``ifindex`` 0 is every device; protocol 0 keeps the one it has. Raises BpfError(ENODEV)."""
-        if ifindex and self.network.by_index(ifindex) is None:
-            raise BpfError(errno.ENODEV)
+    def bind(self, address: Any) -> None:
+        """packet_bind on ``(device name, protocol)``: protocol 0 keeps the one it has. Raises BpfError(ENODEV)."""
+        ifindex = self.network.device(address[0]).ifindex
         self._unhook()
         self.ifindex = ifindex
-        self.protocol = protocol or self.protocol
-        if self.protocol:
+        self.listens_to = (address[1] if len(address) > 1 else 0) or self.listens_to
+        if self.listens_to:
             self.network.add_hook(self)
 
     def _unhook(self) -> None:
-        if self.protocol:
+        if self.listens_to:
             self.network.remove_hook(self)
 
+    def getsockname(self) -> Any:
+        device = self.network.by_index(self.ifindex)
+        return (device.name, self.listens_to, 0, device.type, device.mac) if device else ("", self.listens_to, 0, 0, b"")
+
+    def join(self, ifindex: int, kind: int, size: int, address: bytes) -> None:
+        """PACKET_ADD_MEMBERSHIP. Raises BpfError(ENODEV, EINVAL)."""
+        if self.network.by_index(ifindex) is None:
+            raise BpfError(errno.ENODEV)
+        if size > 6 or (kind in (so.PACKET_MR_MULTICAST, so.PACKET_MR_UNICAST) and size != 6):
+            raise BpfError(errno.EINVAL)
+        self.memberships.append((ifindex, kind, address[:size]))
+        self._promise(ifindex, kind, 1)
+
+    def leave(self, ifindex: int, kind: int, size: int, address: bytes) -> None:
+        """PACKET_DROP_MEMBERSHIP: nothing happens where there is none such."""
+        wanted = (ifindex, kind, address[:size])
+        if wanted in self.memberships:
+            self.memberships.remove(wanted)
+            self._promise(ifindex, kind, -1)
+
+    def _promise(self, ifindex: int, kind: int, by: int) -> None:
+        device = self.network.by_index(ifindex)
+        if device is not None and kind == so.PACKET_MR_PROMISC:
+            device.promiscuity += by
+
     # --- receive --------------------------------------------------------------------------------------------------------
-    def packet_rcv(self, skb: SkBuff, device: NetDevice, truesize: int) -> None:
+    def packet_rcv(self, skb: SkBuff, arrival: Arrival) -> None:
         """The filter's verdict, the buffer's room, the queue."""
-        if self.ignore_outgoing and skb.pkt_type == PACKET_OUTGOING:
+        if skb.pkt_type == PACKET_LOOPBACK or (self.ignore_outgoing and skb.pkt_type == PACKET_OUTGOING):
             return
         skb = self._seen_by(skb)
         verdict = self.filter.run(skb)
         if not verdict:
             return
-        with self.readable:
-            if self.rmem >= self.rcvbuf:
-                self.drops += 1
-                self.rxq_drops += 1
-                return
-            self._enqueue(skb, device, truesize, min(skb.len, verdict))
+        if not self.has_room():
+            self.rxq_drops += 1
+            return
+        self._enqueue(skb, arrival, min(skb.len, verdict))
 
     def _seen_by(self, skb: SkBuff) -> SkBuff:
         """A view of its own: its cb, and for SOCK_DGRAM no link header."""
         data_off = skb.network_header if self.type == so.SOCK_DGRAM else skb.mac_header
         return replace(skb, data_off=data_off, len=skb.len - (data_off - skb.data_off), cb=bytearray(20))
 
-    def _enqueue(self, skb: SkBuff, device: NetDevice, truesize: int, snaplen: int) -> None:
-        at = skb.data_off
+    def _enqueue(self, skb: SkBuff, arrival: Arrival, snaplen: int) -> None:
+        at, device = skb.data_off, arrival.device
         data = skb.head[at : at + snaplen]
         protocol, vlan = skb.protocol, (skb.vlan_tci, skb.vlan_proto) if skb.vlan_present else None
         if self.type == so.SOCK_DGRAM and protocol in VLAN_PROTOCOLS:
             protocol, tag = inside_tags(data, protocol)
             vlan = vlan or tag
-        packet = Queued(
-            data=data,
-            origlen=skb.len,
-            device=device,
-            protocol=protocol,
-            pkt_type=skb.pkt_type,
-            network_offset=skb.network_header - at,
-            vlan=vlan,
-            truesize=truesize,
-            source=skb.head[6:12] if skb.network_header >= ETH_HLEN else b"",
-        )
+        source = skb.head[6:12] if skb.network_header >= ETH_HLEN else b""
+        status = so.TP_STATUS_USER | (so.TP_STATUS_CSUMNOTREADY if arrival.partial else 0)
         self.packets += 1
-        self.rmem += packet.truesize
-        self.queue.append(packet)
-        self.readable.notify()
+        self.enqueue(
+            Queued(
+                data=data,
+                address=(device.name, protocol, skb.pkt_type, device.type, source),
+                truesize=arrival.truesize,
+                dropcount=self.dropcount(),
+                meta=Aux(skb.len, protocol, skb.network_header - at, vlan, status),
+            )
+        )
 
-    def take(self, peek: bool, wait: bool, timeout_s: float | None) -> Queued:
-        """The next packet; ``peek`` leaves it. Raises BpfError(EAGAIN) where
-        there is none and it may not wait, TimeoutError."""
-        with self.readable:
-            if not self.queue and not wait:
-                raise BpfError(errno.EAGAIN)
-            if not self.readable.wait_for(lambda: self.queue or not self.refs, timeout_s):
-                raise TimeoutError("timed out")
-            if not self.queue:
-                raise BpfError(errno.EBADF, "the socket was closed")
-            if peek:
-                return self._peek()
-            packet = self.queue.popleft()
-            self.rmem -= packet.truesize
-            return packet
-
-    def _peek(self) -> Queued:
+    def peek(self) -> Queued:
         """The next packet, left in the queue. Telling its address spoils its original length: the kernel keeps that where the
         address's family and protocol go, so PACKET_AUXDATA of a later read has tp_len wrong, as here."""
         packet = self.queue[0]
-        swapped = (packet.protocol & 0xFF) << 8 | packet.protocol >> 8
-        self.queue[0] = packet._replace(origlen=so.AF_PACKET | swapped << 16)
+        protocol = packet.meta.protocol
+        swapped = (protocol & 0xFF) << 8 | protocol >> 8
+        self.queue[0] = packet._replace(meta=packet.meta._replace(origlen=so.AF_PACKET | swapped << 16))
         return packet
 
+    def control_of(self, item: Queued) -> tuple[Control, ...]:
+        own = super().control_of(item)
+        return (*own, (so.SOL_PACKET, so.PACKET_AUXDATA, auxdata(item))) if self.auxdata else own
+
+    def check_flags(self, flags: int) -> None:
+        super().check_flags(flags)
+        if flags & ~(so.MSG_PEEK | so.MSG_DONTWAIT | so.MSG_TRUNC | so.MSG_CMSG_CLOEXEC):
+            raise BpfError(errno.EINVAL)
+
     def statistics(self) -> bytes:
-        """PACKET_STATISTICS: packets seen (those dropped counted in) and dropped since last asked."""
-        told = STATISTICS.pack(self.packets + self.drops, self.drops)
-        self.packets = self.drops = 0
-        return told
+        """PACKET_STATISTICS: packets seen (those dropped counted in) and dropped since last asked; for TPACKET_V3 also how
+        often a ring stood still, which is never."""
+        seen, dropped = self.packets + self.rxq_drops, self.rxq_drops
+        self.packets = self.rxq_drops = 0
+        return STATISTICS_V3.pack(seen, dropped, 0) if self.version == so.TPACKET_V3 else STATISTICS.pack(seen, dropped)
+
+    # --- send -----------------------------------------------------------------------------------------------------------
+    def send(self, data: bytes, address: Any, wait: Wait, flags: int) -> int:
+        """A frame out of the device that ``address`` names, or that it is bound to. Raises BpfError(ENXIO, ENODEV, EINVAL)."""
+        device = self.network.device(address[0]) if address is not None else self.network.by_index(self.ifindex)
+        if device is None:
+            raise BpfError(errno.ENXIO)
+        frame = data if self.type == so.SOCK_RAW else self._link_header(device, address) + data
+        device.transmit(frame, Sent(self.mark, self.priority, origin=self))
+        return len(data)
+
+    def _link_header(self, device: NetDevice, address: Any) -> bytes:
+        """What SOCK_DGRAM puts in front: to the address's hardware address, of the address's protocol (else its own)."""
+        to = bytes(address[4]) if address is not None and len(address) > 4 else b""
+        protocol = address[1] if address is not None and len(address) > 1 else self.listens_to
+        if address is not None and len(to) < len(device.mac):
+            raise BpfError(errno.EINVAL)
+        return (to[:6] or bytes(6)) + device.mac + protocol.to_bytes(2)
 
 
 def inside_tags(data: bytes, protocol: int) -> tuple[int, tuple[int, int]]:
@@ -169,8 +191,9 @@ def inside_tags(data: bytes, protocol: int) -> tuple[int, tuple[int, int]]:
 
 def auxdata(packet: Queued) -> bytes:
     """PACKET_AUXDATA of a packet: lengths before and after the verdict, header offsets, the VLAN tag."""
-    status, tci, tpid = so.TP_STATUS_USER, 0, 0
-    if packet.vlan is not None:
-        tci, tpid = packet.vlan
+    aux: Aux = packet.meta
+    status, tci, tpid = aux.status, 0, 0
+    if aux.vlan is not None:
+        tci, tpid = aux.vlan
         status |= so.TP_STATUS_VLAN_VALID | so.TP_STATUS_VLAN_TPID_VALID
-    return AUXDATA.pack(status, packet.origlen, len(packet.data), 0, packet.network_offset & 0xFFFF, tci, tpid)
+    return AUXDATA.pack(status, aux.origlen, len(packet.data), 0, aux.network_offset & 0xFFFF, tci, tpid)

@@ -78,6 +78,13 @@ class SimProcess(BpfCalls):
         self._check_alive()
         return open_socket(self._task, family, type, proto)
 
+    def socketpair(self, family: int = 1, type: int = 2, proto: int = 0) -> tuple[SimSocket, SimSocket]:
+        """Two connected sockets: AF_UNIX datagrams. Raises BpfError."""
+        from netbpf.host.sim.socket import open_pair
+
+        self._check_alive()
+        return open_pair(self._task, family, type, proto)
+
     # --- rings ----------------------------------------------------------------------------------------------------------
     def perf_event_open(self, cpu: int = 0, pages: int = 8) -> int:
         """A descriptor of a perf event on a CPU, for a PERF_EVENT_ARRAY; its ring has ``pages`` pages. Raises BpfError."""

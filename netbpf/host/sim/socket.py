@@ -1,30 +1,32 @@
 """``SimSocket``: a simulated socket with the methods of ``socket.socket``, so that code written for that runs on ours.
 
-Options are parsed and refused here as sock_setsockopt and packet_setsockopt do; what they change lives in the kernel-side
-object. Only AF_PACKET is simulated so far: another family is refused with EAFNOSUPPORT.
+The Python face only: arguments, timeouts, buffers, exceptions. What a family does is in the kernel-side object (``sock.Sock``);
+options are in ``sockopts``.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from struct import Struct
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
 from netbpf.abi import sockopt as so
+from netbpf.abi.net import IPPROTO_TCP, IPPROTO_UDP
 from netbpf.errors import BpfError
 from netbpf.host.sim.machine import Task
-from netbpf.host.sim.packet_socket import MIN_RCVBUF, PacketSocket, auxdata
+from netbpf.host.sim.packet_socket import PacketSocket
+from netbpf.host.sim.raw_socket import RawSocket
+from netbpf.host.sim.sock import Control, Delivered, Sock, Wait
 from netbpf.host.sim.socket_errors import as_socket_error
-from netbpf.isa.classic import SOCK_FILTER_BYTES
+from netbpf.host.sim.tcp_socket import TcpSocket
+from netbpf.host.sim.udp import UdpSocket
+from netbpf.host.sim.unix_socket import UnixSocket, make_pair
 
-_INT = Struct("<i")
-_FPROG = Struct("<H6xQ")  # struct sock_fprog
-_TYPES: Final = frozenset({so.SOCK_DGRAM, so.SOCK_RAW})
-_RECV_FLAGS: Final = so.MSG_PEEK | so.MSG_TRUNC | so.MSG_DONTWAIT | so.MSG_ERRQUEUE | so.MSG_CMSG_CLOEXEC
 CMSG_HEADER_BYTES: Final = 16  # struct cmsghdr
-PacketAddress = tuple[str, int, int, int, bytes]
+CMSG_ALIGN: Final = 8
+IPPROTO_MAX: Final = 263
+_INT_BYTES: Final = 4
 
 
 def ntohs(value: int) -> int:
@@ -34,24 +36,79 @@ def ntohs(value: int) -> int:
 @as_socket_error
 def open_socket(task: Task, family: int, sock_type: int, proto: int) -> SimSocket:
     """socket(2). ``proto`` of AF_PACKET is in network order, as for the system call. Raises BpfError."""
-    if family != so.AF_PACKET:
-        raise BpfError(errno.EAFNOSUPPORT)
     if sock_type & ~(so.SOCK_TYPE_MASK | so.SOCK_NONBLOCK | so.SOCK_CLOEXEC):
         raise BpfError(errno.EINVAL)
-    if "CAP_NET_RAW" not in task.caps:
-        raise BpfError(errno.EPERM)
-    kind = sock_type & so.SOCK_TYPE_MASK
-    if kind not in _TYPES:
-        raise BpfError(errno.ESOCKTNOSUPPORT)
-    kernel_side = PacketSocket(task.machine, task.network, kind, ntohs(proto))
-    made = SimSocket(task, task.adopt(kernel_side), family, kind, proto)
+    make = {so.AF_PACKET: _packet, so.AF_INET: _inet, so.AF_INET6: _inet, so.AF_UNIX: _unix}.get(family)
+    if make is None:
+        raise BpfError(errno.EAFNOSUPPORT)
+    with task.machine.changed:
+        return _face(task, make(task, family, sock_type & so.SOCK_TYPE_MASK, proto), sock_type, proto)
+
+
+@as_socket_error
+def open_pair(task: Task, family: int, sock_type: int, proto: int) -> tuple[SimSocket, SimSocket]:
+    """socketpair(2): AF_UNIX datagrams. Raises BpfError."""
+    if family != so.AF_UNIX:
+        raise BpfError(errno.EOPNOTSUPP if family in (so.AF_INET, so.AF_INET6, so.AF_PACKET) else errno.EAFNOSUPPORT)
+    _check_unix(sock_type & so.SOCK_TYPE_MASK, proto)
+    with task.machine.changed:
+        one, two = make_pair(task.machine, task.network, task.uid)
+        return _face(task, one, sock_type, proto), _face(task, two, sock_type, proto)
+
+
+def _face(task: Task, kernel_side: Sock, sock_type: int, proto: int) -> SimSocket:
+    made = SimSocket(task, task.adopt(kernel_side), kernel_side.family, sock_type & so.SOCK_TYPE_MASK, proto)
     if sock_type & so.SOCK_NONBLOCK:
         made.setblocking(False)
     return made
 
 
+def _check_raw(task: Task) -> None:
+    if "CAP_NET_RAW" not in task.caps:
+        raise BpfError(errno.EPERM)
+
+
+def _packet(task: Task, family: int, kind: int, proto: int) -> Sock:
+    _check_raw(task)
+    if kind not in (so.SOCK_DGRAM, so.SOCK_RAW):
+        raise BpfError(errno.ESOCKTNOSUPPORT)
+    return PacketSocket(task.machine, task.network, kind, ntohs(proto), task.uid)
+
+
+def _inet(task: Task, family: int, kind: int, proto: int) -> Sock:
+    if not 0 <= proto < IPPROTO_MAX:
+        raise BpfError(errno.EINVAL)
+    made: RawSocket | UdpSocket | TcpSocket
+    if kind == so.SOCK_RAW:
+        if not proto:
+            raise BpfError(errno.EPROTONOSUPPORT)
+        _check_raw(task)
+        return RawSocket(family, task.machine, task.network, proto, task.uid)
+    number = {so.SOCK_DGRAM: IPPROTO_UDP, so.SOCK_STREAM: IPPROTO_TCP}.get(kind)
+    if number is None:
+        raise BpfError(errno.ESOCKTNOSUPPORT)
+    if proto not in (0, number):
+        raise BpfError(errno.EPROTONOSUPPORT)
+    cls = UdpSocket if kind == so.SOCK_DGRAM else TcpSocket
+    made = cls(family, task.machine, task.network, task.uid)
+    made.may_bind_low = task.is_capable("CAP_NET_BIND_SERVICE")
+    return made
+
+
+def _check_unix(kind: int, proto: int) -> None:
+    if proto not in (0, so.AF_UNIX):
+        raise BpfError(errno.EPROTONOSUPPORT)
+    if kind not in (so.SOCK_DGRAM, so.SOCK_RAW):
+        raise BpfError(errno.ESOCKTNOSUPPORT, "ESOCKTNOSUPPORT: of AF_UNIX only datagrams are simulated")
+
+
+def _unix(task: Task, family: int, kind: int, proto: int) -> Sock:
+    _check_unix(kind, proto)
+    return UnixSocket(task.machine, task.network, task.uid)
+
+
 class SimSocket:
-    """One descriptor of a simulated packet socket. Errors are BpfError, which is an OSError."""
+    """One descriptor of a simulated socket. Errors are BpfError, which is an OSError, in the classes Python has for them."""
 
     def __init__(self, task: Task, fd: int, family: int, kind: int, proto: int) -> None:
         self._task, self._fd = task, fd
@@ -68,7 +125,8 @@ class SimSocket:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             if self._task.alive:
-                self._task.fds.close(fd)
+                with self._task.machine.changed:
+                    self._task.fds.close(fd)
 
     def detach(self) -> int:
         """Forget the descriptor without closing it: its number."""
@@ -87,9 +145,12 @@ class SimSocket:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _sock(self) -> PacketSocket:
+    def __repr__(self) -> str:
+        return f"<SimSocket fd={self._fd}, family={self.family}, type={self.type}, proto={self.proto}>"
+
+    def _sock(self) -> Sock:
         obj = self._task.fds.get(self._fd).obj
-        if not isinstance(obj, PacketSocket):
+        if not isinstance(obj, Sock):
             raise BpfError(errno.ENOTSOCK)
         return obj
 
@@ -97,39 +158,67 @@ class SimSocket:
         """The attached program as the engine has it, an ``engine.base.Loaded``; None where nothing is attached."""
         return self._sock().filter.loaded
 
-    # --- where it listens -----------------------------------------------------------------------------------------------
+    # --- where it listens, whom it talks to -------------------------------------------------------------------------------
     @as_socket_error
-    def bind(self, address: tuple[Any, ...]) -> None:
-        """``(device name, protocol)``, as Python has AF_PACKET addresses; the protocol in host order. Raises BpfError(ENODEV)."""
-        sock, name = self._sock(), address[0]
-        sock.bind(self._task.network.device(name).ifindex, address[1] if len(address) > 1 else 0)
+    def bind(self, address: Any) -> None:
+        """An address in Python's form for the family. Raises BpfError."""
+        with self._task.machine.changed:
+            self._sock().bind(address)
 
     @as_socket_error
-    def getsockname(self) -> PacketAddress:
-        sock = self._sock()
-        device = self._task.network.by_index(sock.ifindex)
-        return (device.name, sock.protocol, 0, device.type, device.mac) if device else ("", sock.protocol, 0, 0, b"")
+    def connect(self, address: Any) -> None:
+        """Raises BpfError(EINPROGRESS) where it may not wait."""
+        with self._task.machine.changed:
+            self._sock().connect(address, self._wait(0))
+
+    def connect_ex(self, address: Any) -> int:
+        """``connect``, its errno given and not raised."""
+        try:
+            self.connect(address)
+        except OSError as e:
+            return e.errno or 0
+        return 0
 
     @as_socket_error
-    def getpeername(self) -> PacketAddress:
-        raise BpfError(errno.EOPNOTSUPP)
+    def listen(self, backlog: int = 128) -> None:
+        with self._task.machine.changed:
+            self._sock().listen(backlog)
 
     @as_socket_error
-    def listen(self, backlog: int = 0) -> None:
-        raise BpfError(errno.EOPNOTSUPP)
+    def accept(self) -> tuple[SimSocket, Any]:
+        """(a socket connected to who asked first, his address)."""
+        with self._task.machine.changed:
+            child, address = self._sock().accept(self._wait(0))
+            return SimSocket(self._task, self._task.adopt(child), self.family, self.type, self.proto), address
+
+    @as_socket_error
+    def getsockname(self) -> Any:
+        return self._sock().getsockname()
+
+    @as_socket_error
+    def getpeername(self) -> Any:
+        return self._sock().getpeername()
 
     @as_socket_error
     def shutdown(self, how: int) -> None:
-        raise BpfError(errno.EOPNOTSUPP)
+        """SHUT_RD 0, SHUT_WR 1 or SHUT_RDWR 2."""
+        if not 0 <= how <= 2:
+            raise BpfError(errno.EINVAL)
+        with self._task.machine.changed:
+            self._sock().shutdown(how)
 
     # --- waiting --------------------------------------------------------------------------------------------------------
     def settimeout(self, value: float | None) -> None:
-        """Seconds a recv may wait; None for ever, 0 not at all."""
+        """Seconds a call may wait; None for ever, 0 not at all."""
         if value is not None and value < 0:
             raise ValueError("Timeout value out of range")
-        self._timeout = value
+        self._timeout = None if value is None else float(value)
 
     def gettimeout(self) -> float | None:
+        return self._timeout
+
+    @property
+    def timeout(self) -> float | None:
         return self._timeout
 
     def setblocking(self, flag: bool) -> None:
@@ -138,186 +227,134 @@ class SimSocket:
     def getblocking(self) -> bool:
         return self._timeout != 0.0
 
+    def _wait(self, flags: int) -> Wait:
+        """With a timeout Python waits before it asks, whatever the flags say."""
+        return Wait(bool(self._timeout) or (self._timeout is None and not flags & so.MSG_DONTWAIT), self._timeout)
+
     # --- receiving --------------------------------------------------------------------------------------------------------
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """The next packet, cut to ``bufsize``."""
+        """The next message, or bytes of a stream, cut to ``bufsize``."""
         return self.recvmsg(bufsize, 0, flags)[0]
 
-    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, PacketAddress]:
+    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
         data, _, _, address = self.recvmsg(bufsize, 0, flags)
         return data, address
 
     def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:
-        """Bytes written; with MSG_TRUNC the packet's length even where that is more."""
+        """Bytes written; with MSG_TRUNC the message's length even where that is more."""
         return self.recvfrom_into(buffer, nbytes, flags)[0]
 
     @as_socket_error
-    def recvfrom_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> tuple[int, PacketAddress]:
-        room = memoryview(buffer)[: nbytes or len(buffer)]
-        packet, data, _, address = self._receive(len(room), flags)
-        room[: len(data)] = data
-        return (packet if flags & so.MSG_TRUNC else len(data)), address
+    def recvfrom_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        room = memoryview(buffer).cast("B")
+        room = room[: nbytes or len(room)]
+        got = self._receive(len(room), flags)
+        room[: len(got.data)] = got.data
+        return (got.length if flags & so.MSG_TRUNC else len(got.data)), got.address
 
     @as_socket_error
-    def recvmsg(
-        self, bufsize: int, ancbufsize: int = 0, flags: int = 0
-    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, PacketAddress]:
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> tuple[bytes, list[Control], int, Any]:
         """(data, ancillary data, flags, address). ``ancbufsize`` counts whole control messages as the system call does."""
-        _, data, (control, told), address = self._receive(bufsize, flags, ancbufsize)
-        return data, control, told, address
+        got = self._receive(bufsize, flags)
+        control, told = _control(got.control, ancbufsize)
+        return got.data, control, got.flags | told, got.address
 
     @as_socket_error
     def recvmsg_into(
-        self, buffers: Sequence[bytearray | memoryview], ancbufsize: int = 0, flags: int = 0
-    ) -> tuple[int, list[tuple[int, int, bytes]], int, PacketAddress]:
-        """As ``recvmsg``, the data scattered into ``buffers``; gives its length (with MSG_TRUNC the packet's) first."""
+        self, buffers: Iterable[bytearray | memoryview], ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[int, list[Control], int, Any]:
+        """As ``recvmsg``, the data scattered into ``buffers``; gives its length (with MSG_TRUNC the message's) first."""
         views = [memoryview(b).cast("B") for b in buffers]
-        length, data, (control, told), address = self._receive(sum(map(len, views)), flags, ancbufsize)
+        got = self._receive(sum(map(len, views)), flags)
         at = 0
         for view in views:
-            piece = data[at : at + len(view)]
+            piece = got.data[at : at + len(view)]
             view[: len(piece)] = piece
             at += len(piece)
-        return (length if flags & so.MSG_TRUNC else len(data)), control, told, address
+        control, told = _control(got.control, ancbufsize)
+        return (got.length if flags & so.MSG_TRUNC else len(got.data)), control, got.flags | told, got.address
 
-    def _receive(
-        self, bufsize: int, flags: int, ancbufsize: int = 0
-    ) -> tuple[int, bytes, tuple[list[tuple[int, int, bytes]], int], PacketAddress]:
-        if flags & ~_RECV_FLAGS:
-            raise BpfError(errno.EINVAL)
-        sock = self._sock()
-        if flags & so.MSG_ERRQUEUE:  # nothing is ever put there
-            raise BpfError(errno.EAGAIN)
-        wait = bool(self._timeout) or (self._timeout is None and not flags & so.MSG_DONTWAIT)  # Python: the timeout first
-        packet = sock.take(bool(flags & so.MSG_PEEK), wait, self._timeout)
-        data = packet.data[:bufsize]
-        told = so.MSG_TRUNC if len(packet.data) > bufsize else 0
-        control: list[tuple[int, int, bytes]] = []
-        if sock.auxdata:
-            whole = auxdata(packet)
-            room = max(ancbufsize - CMSG_HEADER_BYTES, 0)
-            told |= so.MSG_CTRUNC if room < len(whole) else 0
-            control = [(so.SOL_PACKET, so.PACKET_AUXDATA, whole[:room])] if ancbufsize >= CMSG_HEADER_BYTES else []
-        address = (packet.device.name, packet.protocol, packet.pkt_type, packet.device.type, packet.source)
-        return len(packet.data), data, (control, told), address
+    def _receive(self, bufsize: int, flags: int) -> Delivered:
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recv")
+        with self._task.machine.changed:
+            return self._sock().receive(bufsize, flags, self._wait(flags))
 
     # --- sending ----------------------------------------------------------------------------------------------------------
     @as_socket_error
-    def send(self, data: bytes, flags: int = 0) -> int:
-        """A frame out of the device it is bound to. Raises BpfError(ENXIO) where it is bound to none."""
-        return self._transmit(data, self._sock().ifindex)
+    def send(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
+        """To whom it is connected (a packet socket: out of the device it is bound to). Bytes taken."""
+        return self._send(bytes(data), None, flags)
 
     @as_socket_error
-    def sendto(self, data: bytes, address: tuple[Any, ...]) -> int:
-        """A frame out of the device that ``address`` names."""
-        return self._transmit(data, self._task.network.device(address[0]).ifindex)
+    def sendall(self, data: bytes | bytearray | memoryview, flags: int = 0) -> None:
+        """``send`` until all is sent."""
+        left = bytes(data)
+        while left:
+            left = left[self._send(left, None, flags) :]
 
-    def _transmit(self, data: bytes, ifindex: int) -> int:
-        device = self._task.network.by_index(ifindex)
-        if device is None:
-            raise BpfError(errno.ENXIO)
-        if self.type != so.SOCK_RAW:
-            raise BpfError(errno.EOPNOTSUPP, "a SOCK_DGRAM packet socket only receives here")
-        device.transmit(bytes(data), self._sock())
-        return len(data)
+    @as_socket_error
+    def sendto(self, data: bytes | bytearray | memoryview, *rest: Any) -> int:
+        """``sendto(data, address)`` or ``sendto(data, flags, address)``."""
+        if not 1 <= len(rest) <= 2:
+            raise TypeError(f"sendto() takes 2 or 3 arguments ({len(rest) + 1} given)")
+        return self._send(bytes(data), rest[-1], rest[0] if len(rest) == 2 else 0)
+
+    @as_socket_error
+    def sendmsg(
+        self, buffers: Iterable[bytes | bytearray | memoryview], ancdata: Sequence[Control] = (), flags: int = 0,
+        address: Any = None,
+    ) -> int:  # fmt: skip
+        """One message of several buffers. Raises BpfError(EINVAL) for control messages: none is simulated on sending."""
+        if ancdata:
+            raise BpfError(errno.EINVAL)
+        return self._send(b"".join(bytes(b) for b in buffers), address, flags)
+
+    def _send(self, data: bytes, address: Any, flags: int) -> int:
+        with self._task.machine.changed:
+            sock = self._sock()
+            if flags & so.MSG_OOB:
+                raise BpfError(errno.EOPNOTSUPP)
+            return sock.send(data, address, self._wait(flags), flags)
 
     # --- options ----------------------------------------------------------------------------------------------------------
     @as_socket_error
     def setsockopt(self, level: int, optname: int, value: int | bytes | None, optlen: int | None = None) -> None:
         """setsockopt(2). Raises BpfError."""
-        sock, raw = self._sock(), _INT.pack(_signed(value)) if isinstance(value, int) else value
-        setter = _SETTERS.get((level, optname))
-        if setter is None:
-            raise BpfError(errno.ENOPROTOOPT)
-        if raw is None or len(raw) < _INT.size:
-            raise BpfError(errno.EINVAL)
-        setter(self._task, sock, bytes(raw))
+        from netbpf.host.sim.sockopts import INT, setsockopt
+
+        raw = INT.pack(_signed(value)) if isinstance(value, int) else value
+        with self._task.machine.changed:
+            setsockopt(self._task, self._sock(), level, optname, raw)
 
     @as_socket_error
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
         """An int, or bytes where ``buflen`` is given. Raises BpfError."""
-        if (level, optname) == (so.SOL_SOCKET, so.SO_GET_FILTER):
-            count, insns = self._sock().filter.get_classic(buflen or _INT.size)
-            return insns[:count] if buflen else count  # its length is told in instructions, and Python cuts the bytes to it
-        getter = _GETTERS.get((level, optname))
-        if getter is None:
-            raise BpfError(errno.ENOPROTOOPT)
-        raw = getter(self._sock())
-        return raw[:buflen] if buflen else _INT.unpack_from(raw)[0]
+        from netbpf.host.sim.sockopts import INT, getsockopt
+
+        with self._task.machine.changed:
+            sock = self._sock()
+            if (level, optname) == (so.SOL_SOCKET, so.SO_GET_FILTER):
+                count, insns = sock.filter.get_classic(buflen or _INT_BYTES)
+                return insns[:count] if buflen else count  # its length is told in instructions, and Python cuts the bytes to it
+            raw = getsockopt(sock, level, optname, buflen or _INT_BYTES)
+        return raw[:buflen] if buflen else INT.unpack_from(raw)[0]
+
+
+def _control(messages: Sequence[Control], room: int) -> tuple[list[Control], int]:
+    """put_cmsg: what fits into ``room`` bytes, the last one cut where it must be, and MSG_CTRUNC then."""
+    out: list[Control] = []
+    for level, kind, data in messages:
+        if room < CMSG_HEADER_BYTES:
+            return out, so.MSG_CTRUNC
+        kept = data[: room - CMSG_HEADER_BYTES]
+        out.append((level, kind, kept))
+        if len(kept) < len(data):
+            return out, so.MSG_CTRUNC
+        room -= CMSG_HEADER_BYTES + -(-len(data) // CMSG_ALIGN) * CMSG_ALIGN
+    return out, 0
 
 
 def _signed(value: int) -> int:
     """As C takes an int: the low 32 bits."""
     return ((value & 0xFFFF_FFFF) ^ 0x8000_0000) - 0x8000_0000
-
-
-def _set_attach_bpf(task: Task, sock: PacketSocket, raw: bytes) -> None:
-    if len(raw) != 4:
-        raise BpfError(errno.EINVAL)
-    sock.filter.check_unlocked()
-    sock.filter.attach(task.fds.get(_INT.unpack(raw)[0]).obj)
-
-
-def _set_attach_filter(task: Task, sock: PacketSocket, raw: bytes) -> None:
-    """``struct sock_fprog``: a count and an address in the process's memory."""
-    if len(raw) != _FPROG.size:
-        raise BpfError(errno.EINVAL)
-    count, address = _FPROG.unpack(raw)
-    sock.filter.check_unlocked()
-    if not address:
-        raise BpfError(errno.EINVAL)
-    sock.filter.check_classic_length(count)
-    sock.filter.attach_classic(task.memory.read(address, count * SOCK_FILTER_BYTES))
-
-
-def _set_detach(task: Task, sock: PacketSocket, raw: bytes) -> None:
-    sock.filter.detach()
-
-
-def _set_lock(task: Task, sock: PacketSocket, raw: bytes) -> None:
-    sock.filter.lock(bool(_INT.unpack_from(raw)[0]))
-
-
-def _set_rcvbuf(task: Task, sock: PacketSocket, raw: bytes) -> None:
-    wanted = min(_INT.unpack_from(raw)[0] & 0xFFFF_FFFF, task.machine.sysctl.rmem_max)
-    sock.rcvbuf = max(wanted * 2, MIN_RCVBUF)
-
-
-def _set_rcvbuf_force(task: Task, sock: PacketSocket, raw: bytes) -> None:
-    if not task.is_capable("CAP_NET_ADMIN"):
-        raise BpfError(errno.EPERM)
-    sock.rcvbuf = max(min(max(_INT.unpack_from(raw)[0], 0), 0x3FFF_FFFF) * 2, MIN_RCVBUF)
-
-
-def _set_flag(name: str) -> Callable[[Task, PacketSocket, bytes], None]:
-    def setter(task: Task, sock: PacketSocket, raw: bytes) -> None:
-        setattr(sock, name, bool(_INT.unpack_from(raw)[0]))
-
-    return setter
-
-
-def _get_int(value: Callable[[PacketSocket], int]) -> Callable[[PacketSocket], bytes]:
-    return lambda sock: _INT.pack(value(sock))
-
-
-_SETTERS: Final[dict[tuple[int, int], Callable[[Task, PacketSocket, bytes], None]]] = {
-    (so.SOL_SOCKET, so.SO_ATTACH_BPF): _set_attach_bpf,
-    (so.SOL_SOCKET, so.SO_ATTACH_FILTER): _set_attach_filter,
-    (so.SOL_SOCKET, so.SO_DETACH_BPF): _set_detach,
-    (so.SOL_SOCKET, so.SO_LOCK_FILTER): _set_lock,
-    (so.SOL_SOCKET, so.SO_RCVBUF): _set_rcvbuf,
-    (so.SOL_SOCKET, so.SO_RCVBUFFORCE): _set_rcvbuf_force,
-    (so.SOL_PACKET, so.PACKET_AUXDATA): _set_flag("auxdata"),
-    (so.SOL_PACKET, so.PACKET_IGNORE_OUTGOING): _set_flag("ignore_outgoing"),
-}
-_GETTERS: Final[dict[tuple[int, int], Callable[[PacketSocket], bytes]]] = {
-    (so.SOL_SOCKET, so.SO_LOCK_FILTER): _get_int(lambda s: int(s.filter.locked)),
-    (so.SOL_SOCKET, so.SO_RCVBUF): _get_int(lambda s: s.rcvbuf),
-    (so.SOL_SOCKET, so.SO_TYPE): _get_int(lambda s: s.type),
-    (so.SOL_SOCKET, so.SO_DOMAIN): _get_int(lambda s: so.AF_PACKET),
-    (so.SOL_SOCKET, so.SO_PROTOCOL): _get_int(lambda s: 0),  # what it listens to is getsockname's to tell
-    (so.SOL_SOCKET, so.SO_ERROR): _get_int(lambda s: s.error),
-    (so.SOL_PACKET, so.PACKET_AUXDATA): _get_int(lambda s: int(s.auxdata)),
-    (so.SOL_PACKET, so.PACKET_IGNORE_OUTGOING): _get_int(lambda s: int(s.ignore_outgoing)),
-    (so.SOL_PACKET, so.PACKET_STATISTICS): lambda s: s.statistics(),
-}

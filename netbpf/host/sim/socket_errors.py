@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class WouldBlockError(BpfError, BlockingIOError):
-    """EAGAIN."""
+    """EAGAIN, EINPROGRESS, EALREADY."""
 
 
 class NotPermittedError(BpfError, PermissionError):
@@ -26,11 +26,38 @@ class NotFoundError(BpfError, FileNotFoundError):
     """ENOENT."""
 
 
+class RefusedError(BpfError, ConnectionRefusedError):
+    """ECONNREFUSED."""
+
+
+class ResetError(BpfError, ConnectionResetError):
+    """ECONNRESET."""
+
+
+class AbortedError(BpfError, ConnectionAbortedError):
+    """ECONNABORTED."""
+
+
+class PipeError(BpfError, BrokenPipeError):
+    """EPIPE."""
+
+
+class ExpiredError(BpfError, TimeoutError):
+    """ETIMEDOUT."""
+
+
 _CLASSES: Final[dict[int, type[BpfError]]] = {
     errno.EAGAIN: WouldBlockError,
     errno.EPERM: NotPermittedError,
     errno.EACCES: NotPermittedError,
     errno.ENOENT: NotFoundError,
+    errno.EINPROGRESS: WouldBlockError,
+    errno.EALREADY: WouldBlockError,
+    errno.ECONNREFUSED: RefusedError,
+    errno.ECONNRESET: ResetError,
+    errno.ECONNABORTED: AbortedError,
+    errno.EPIPE: PipeError,
+    errno.ETIMEDOUT: ExpiredError,
 }
 
 

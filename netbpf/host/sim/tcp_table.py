@@ -1,0 +1,150 @@
+"""Which connection or listener gets a TCP segment. The filter sees skb->data at the TCP header and may not cut into it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from netbpf.abi.net import IPPROTO_TCP, PACKET_HOST
+from netbpf.errors import BpfError
+from netbpf.host.sim.inet_socket import take_port
+from netbpf.host.sim.ip_stack import IpPacket, IpStack
+from netbpf.host.sim.reuseport import hash_of, join_group
+from netbpf.host.sim.tcp_options import ACK, FIN, RST, SYN, seq_add
+from netbpf.host.sim.tcp_state import SYN_RECV, TIME_WAIT, Connection, Key, send_segment
+from netbpf.packet.inet import Tcp, ones_sum, parse_tcp, pseudo_sum
+
+if TYPE_CHECKING:
+    from netbpf.host.sim.tcp_socket import TcpSocket
+
+CHECKED_AT_ONCE: Final = 76  # CHECKSUM_BREAK: a shorter segment's checksum is verified before a socket is looked for
+
+
+class TcpTable:
+    """The TCP sockets of a network namespace: ``bound`` by port, ``listeners`` newest first, ``connections`` by both ends."""
+
+    def __init__(self, ip: IpStack) -> None:
+        self.ip = ip
+        self.bound: dict[int, list[TcpSocket]] = {}
+        self.listeners: list[TcpSocket] = []
+        self.connections: dict[Key, Connection] = {}
+
+    # --- ports ------------------------------------------------------------------------------------------------------------
+    def add(self, sock: TcpSocket, port: int) -> int:
+        """Bind: the port. Raises BpfError(EADDRINUSE)."""
+        port = take_port(self.bound, sock, port, lambda other: _clash(sock, other))
+        join_group(sock, self.bound.get(port, ()))
+        self.bound.setdefault(port, []).insert(0, sock)
+        return port
+
+    def remove(self, sock: TcpSocket) -> None:
+        if sock in self.bound.get(sock.port, ()):
+            self.bound[sock.port].remove(sock)
+        if sock in self.listeners:
+            self.listeners.remove(sock)
+
+    def forget(self, connection: Connection) -> None:
+        if self.connections.get(connection.key) is connection:
+            del self.connections[connection.key]
+
+    # --- in ---------------------------------------------------------------------------------------------------------------
+    def receive(self, packet: IpPacket) -> bool:
+        """tcp_v4_rcv, tcp_v6_rcv."""
+        skb = packet.skb
+        segment = parse_tcp(packet.payload)
+        if skb.pkt_type != PACKET_HOST or packet.to_many or segment is None:
+            return True
+        sound = _is_sound(packet)
+        if not sound and skb.len <= CHECKED_AT_ONCE:
+            return True
+        connection = self.connections.get((packet.target, segment.dport, packet.source, segment.sport))
+        if connection is not None and connection.state == TIME_WAIT:
+            if sound and not segment.flags & RST:
+                connection.acknowledge()
+            return True
+        sock = self._owner(connection) if connection is not None else self._listener(packet, segment)
+        if sock is not None:
+            cut = self._filtered(sock, packet)
+            if cut is None or not sound:
+                return True
+            segment = cut
+        elif connection is None:
+            if sound and not segment.flags & RST:
+                self._reset(packet, segment)
+            return True
+        if not sound:
+            return True
+        if connection is not None:
+            connection.receive(segment)
+        elif sock is not None:
+            self._at_listener(sock, packet, segment)
+        return True
+
+    @staticmethod
+    def _owner(connection: Connection) -> TcpSocket | None:
+        """Whose filter a segment passes: until the handshake is over, the listener's."""
+        return connection.listener if connection.state == SYN_RECV else connection.sock
+
+    @staticmethod
+    def _filtered(sock: TcpSocket, packet: IpPacket) -> Tcp | None:
+        """The segment as the socket's filter leaves it."""
+        skb = packet.skb
+        hlen = (skb.head[skb.data_off + 12] >> 4) * 4
+        keep = sock.run_filter(skb, hlen)
+        if keep is None:
+            sock.drops += 1
+            return None
+        return parse_tcp(skb.head[skb.data_off : skb.data_off + keep])
+
+    def _listener(self, packet: IpPacket, segment: Tcp) -> TcpSocket | None:
+        best, most = None, -1
+        for sock in self.listeners:
+            points = sock.score(packet, segment.sport) if sock.port == segment.dport else None
+            if points is not None and points > most:
+                best, most = sock, points
+        if best is None or best.group is None:
+            return best
+        flow = hash_of(packet.source, packet.target, segment.sport, segment.dport)
+        chosen = best.group.select(packet.skb, segment.hlen, flow, listening=True)
+        return next((sock for sock in self.listeners if sock is chosen), best)
+
+    def _at_listener(self, sock: TcpSocket, packet: IpPacket, segment: Tcp) -> None:
+        if segment.flags & RST:
+            return
+        if segment.flags & ACK:
+            self._reset(packet, segment)
+            return
+        if not segment.flags & SYN or segment.flags & FIN or not sock.may_queue():
+            return
+        try:
+            path = self.ip.path(packet.source)
+        except BpfError:
+            return
+        key = (packet.target, segment.dport, packet.source, segment.sport)
+        made = Connection(self.ip, key, path._replace(source=packet.target), None, sock)
+        self.connections[key] = made
+        made.take_syn(segment)
+
+    def _reset(self, packet: IpPacket, segment: Tcp) -> None:
+        """tcp_v4_send_reset: to a segment nobody waits for."""
+        try:
+            path = self.ip.path(packet.source)
+        except BpfError:
+            return
+        if segment.flags & ACK:
+            answer = Tcp(segment.dport, segment.sport, segment.ack, 0, RST, 0)
+        else:
+            length = len(segment.data) + bool(segment.flags & SYN) + bool(segment.flags & FIN)
+            answer = Tcp(segment.dport, segment.sport, 0, seq_add(segment.seq, length), RST | ACK, 0)
+        send_segment(self.ip, path, packet.target, packet.source, answer, gso_segs=0)
+
+
+def _is_sound(packet: IpPacket) -> bool:
+    if packet.arrival.checked:
+        return True
+    return ones_sum(packet.payload, pseudo_sum(packet.source, packet.target, IPPROTO_TCP, packet.skb.len)) == 0xFFFF
+
+
+def _clash(sock: TcpSocket, other: TcpSocket) -> bool:
+    if sock.reuseport and other.reuseport and sock.uid == other.uid:
+        return False
+    return not (sock.reuseaddr and other.reuseaddr and not other.is_listening) and sock.overlaps(other)
