@@ -1,7 +1,7 @@
 """The ``netbpf`` command: a table of subcommands, each imported only when it is asked for.
 
-A subcommand module offers ``add_arguments(parser)`` and ``run(args) -> int``. Errors that netbpf raises become one
-message on stderr and the exit code their class carries; an interrupt exits 130.
+A subcommand module offers ``add_arguments(parser)`` and ``run(args) -> int``, and may have ``EXAMPLES``, shown below its help.
+Errors that netbpf raises become one message on stderr and the exit code their class carries; an interrupt exits 130.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from netbpf.errors import InternalError, NetbpfError
 
 COMMANDS: dict[str, str] = {
     "replay": "run captures through a program: counts, verdicts, maps",
-    "verify": "would this program load? the verdict and log of the kernel's verifier",
-    "why": "the path of a packet through a program, and where two packets part",
+    "verify": "would this program load? the kernel verifier's verdict and log",
+    "why": "the path of a packet through a program; where two packets part",
     "test": "run scenario files: programs, packets and what must come of them",
     "disasm": "print a program as the kernel's log or bpftool does",
     "asm": "assemble a program to bytes",
@@ -29,8 +29,13 @@ EX_SOFTWARE = 70
 EX_IOERR = 74
 EX_INTERRUPTED = 130
 
-_EPILOG = """exit codes: 0 ok, 64 usage, 65 program refused, 66 capture refused, 70 our fault,
-71 operating system, 74 input/output, 130 interrupted"""
+_EPILOG = """begin with:
+  netbpf replay trace.pcap --filter tcp port 443
+  netbpf replay trace.pcap --prog prog.o --report report.html
+  netbpf replay --help
+
+exit codes: 0 ok, 64 usage, 65 program refused, 66 capture refused,
+70 our fault, 71 operating system, 74 input/output, 130 interrupted"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,16 +50,23 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; only ``command``'s own arguments are filled in (all of them when None, for the documentation)."""
     parser = _Parser(
         prog="netbpf",
-        description="Linux socket filtering in user space: verified eBPF on captures, TAP devices and sockets.",
+        description="Linux socket filtering in user space: verified eBPF on captures, TAP devices\nand sockets.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"netbpf {__version__}")
-    sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    sub = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, summary in COMMANDS.items():
-        p = sub.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        p = sub.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if command is None or command == name:
-            importlib.import_module(f"netbpf.cli.{name}").add_arguments(p)
+            module = importlib.import_module(f"netbpf.cli.{name}")
+            module.add_arguments(p)
+            p.epilog = getattr(module, "EXAMPLES", None)
     return parser
 
 
@@ -63,9 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((w for w in words if not w.startswith("-")), "")
     try:
-        args = build_parser(command).parse_args(words)
+        parser = build_parser(command)
+        args = parser.parse_args(words)
     except SystemExit as e:  # argparse has printed its message
         return int(e.code or 0)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return EX_USAGE
     return _run(args)
 
 

@@ -48,3 +48,16 @@ for (const figure of document.querySelectorAll("figure.plot")) {
     });
   }
 }
+// Buttons above a listing: show only what was missed, open or close every instruction's states.
+for (const button of document.querySelectorAll("button[data-toggle]")) {
+  const section = button.closest("section");
+  button.addEventListener("click", () => {
+    const on = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(on));
+    if (button.dataset.toggle === "states") {
+      for (const details of section.querySelectorAll("details.states")) details.open = on;
+    } else {
+      section.classList.toggle("only-missed", on);
+    }
+  });
+}
