@@ -18,10 +18,15 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+from engine_programs import random_text
 from engine_runs import CHECKED, INTERP, NATIVE, Outcome, map_bytes, new_env, proved_program, run_loaded
 from verifier_programs import generate, make_record, mutate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from support.random_calls import random_calls
 
 from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.interp.engine import InterpEngine
@@ -56,7 +61,12 @@ def random_records(rng: random.Random, count: int) -> list[Record]:
 
 
 def next_record(rng: random.Random, recent: list[dict[str, Any]]) -> dict[str, Any]:
-    """A new program, or a mutation of one that was accepted lately."""
+    """A program of map operations and calls, any new program, or a mutation of one that was accepted lately."""
+    pick = rng.random()
+    if pick < 0.3:
+        return {"text": random_text(rng)}
+    if pick < 0.4:
+        return random_calls(rng)
     if not recent or rng.random() < 0.7:
         return generate(rng)
     base = rng.choice(recent)
@@ -97,7 +107,7 @@ class Fuzz:
     def step(self) -> None:
         """One program, if the verifier takes it."""
         record = next_record(self.rng, self.recent)
-        privilege = "capbpf" if self.rng.random() < 0.8 else "priv"
+        privilege = "capbpf" if "text" in record or self.rng.random() < 0.8 else "priv"
         record["prog_type"] = "socket_filter"
         signal.alarm(SECONDS_EACH)
         try:
@@ -111,7 +121,8 @@ class Fuzz:
         if proved_program(record, privilege) is None:
             self.counts["refused by the verifier"] += 1
             return
-        self.recent = [*self.recent[-200:], record]
+        if "text" not in record:
+            self.recent = [*self.recent[-200:], record]
         records = random_records(self.rng, self.packets)
         skbs = [skb for r in records if (skb := receive(r)) is not None]
         try:
@@ -182,7 +193,7 @@ def main() -> int:
     c = fuzz.counts
     print(f"seed {a.seed}: {c['pairs']} program-input pairs of {c['programs']} programs in {seconds:.0f} s; {dict(c)}")
     for what, record in fuzz.differences[:20]:
-        print(f"  {what}: {record['insns']} {record.get('map_relocs')}")
+        print(f"  {what}: {record.get('text') or record['insns']} {record.get('map_relocs')}")
     if a.keep:
         with open(a.keep, "a") as f:
             f.writelines(json.dumps(record | {"difference": what}) + "\n" for what, record in fuzz.differences)

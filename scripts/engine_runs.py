@@ -11,13 +11,18 @@ from typing import Any, NamedTuple
 
 from verifier_records import load_request, map_info
 
+from netbpf.abi.maps import MapType
 from netbpf.engine.interp.engine import InterpEngine
 from netbpf.engine.llvm.engine import NativeEngine
 from netbpf.env import SteppedEnv
-from netbpf.errors import EngineFault
+from netbpf.errors import BpfError, EngineFault, ProgramRejected
+from netbpf.host.loader import load_spec
+from netbpf.host.sim.host import SimHost
 from netbpf.maps.create import create
+from netbpf.maps.perf_buffer import PerfBuffer
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
+from netbpf.sources.asm import parse
 from netbpf.verifier.check import verify
 
 NATIVE = NativeEngine(use_cache=False)
@@ -64,19 +69,41 @@ def one_run(loaded: Any, env: SteppedEnv, skb: SkBuff) -> Outcome:
 
 def map_bytes(live: Any) -> bytes:
     """A map's whole memory; of maps of maps that of the maps inside, for their own slots hold addresses."""
+    if live.map_type == MapType.PERF_EVENT_ARRAY:
+        return b"".join(bytes(ring.memory) for ring in live.objects())
     if not hasattr(live, "inner_at"):
         return bytes(live.memory)
     return b"".join(bytes(inner.memory) for inner in live.objects())
 
 
 def proved_program(record: dict[str, Any], privilege: str = "priv") -> VerifiedProgram | None:
-    """The program of a record as our verifier proves it, with maps of its own; None when it is refused or needs more."""
+    """The program of a record as our verifier proves it, with maps of its own; None when it is refused or needs more. A record
+    may be assembly ("text"), which is loaded with every privilege."""
+    if "text" in record:
+        return loaded_text(record["text"])
     request = load_request(record, record["prog_type"], privilege, 0)
-    lives = [live_map(name, m) for name, m in (record.get("maps") or {}).items()]
+    try:
+        lives = [live_map(name, m) for name, m in (record.get("maps") or {}).items()]
+    except BpfError:  # a kind that cannot be created here
+        return None
     infos = [info for info in request.fd_maps.values() if info is not None]
     for info, live in zip(infos, lives, strict=True):
         info.map = live
     return verify(request).program
+
+
+def loaded_text(text: str) -> VerifiedProgram | None:
+    """Assembly as a simulated host loads it; None when it is refused. Perf event arrays get a ring in their first place."""
+    process = SimHost(env=SteppedEnv()).process()
+    try:
+        program = process.program(load_spec(process, parse(text)).prog_fd)
+    except (ProgramRejected, BpfError):
+        return None
+    for live in program.maps:
+        if live.map_type == MapType.PERF_EVENT_ARRAY:
+            ring: Any = live
+            ring.put(bytes(4), PerfBuffer(0, 1, 9))
+    return program
 
 
 def live_map(name: str, m: dict[str, Any]) -> Any:

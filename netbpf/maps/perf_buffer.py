@@ -1,7 +1,7 @@
 """One CPU's perf ring, as perf_event_open(2) of PERF_COUNT_SW_BPF_OUTPUT with PERF_SAMPLE_RAW maps it. Its bytes::
 
     struct perf_event_mmap_page   // at 0: u64 data_head at 1024, data_tail at 1032, data_offset at 1040, data_size at 1048
-    u64 lost;                     // at 2048: records refused since the last one written; not part of Linux's page
+    u64 lost, event_id;           // at 2048: records refused since the last one written; not part of Linux's page
     u8  data[data_size];          // at 4096; a power of two of pages
 
     struct sample { u32 type = 9; u16 misc = 1; u16 size; u32 raw_size; u8 raw[raw_size]; };    // size is a multiple of 8
@@ -24,7 +24,7 @@ from netbpf.maps.storage import map_anonymous
 PERF_RECORD_LOST: Final = 2
 PERF_RECORD_SAMPLE: Final = 9
 MISC_KERNEL: Final = 1
-DATA_HEAD, DATA_TAIL, DATA_OFFSET, DATA_SIZE, LOST = 1024 >> 3, 1032 >> 3, 1040 >> 3, 1048 >> 3, 2048 >> 3
+DATA_HEAD, DATA_TAIL, DATA_OFFSET, DATA_SIZE, LOST, EVENT_ID = (at >> 3 for at in (1024, 1032, 1040, 1048, 2048, 2056))
 HEADER: Final = struct.Struct("<IHH")
 LOST_RECORD: Final = struct.Struct("<IHHQQ")
 
@@ -46,7 +46,7 @@ class PerfBuffer:
         self._mask = pages * PAGE_SIZE - 1
         self.memory = map_anonymous((1 + pages) * PAGE_SIZE)
         self.u64 = memoryview(self.memory).cast("Q")
-        self.u64[DATA_OFFSET], self.u64[DATA_SIZE] = PAGE_SIZE, pages * PAGE_SIZE
+        self.u64[DATA_OFFSET], self.u64[DATA_SIZE], self.u64[EVENT_ID] = PAGE_SIZE, pages * PAGE_SIZE, event_id
         self._address = 0
         self._pin: object = None
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from support.engines import CHECKED, INTERP, NATIVE, run_loaded
 from support.programs_of import loaded_program
 
+from netbpf.env import SteppedEnv
+from netbpf.maps.create import create
+from netbpf.maps.perf_buffer import PerfBuffer
 from netbpf.packet.skbuff import SkBuff
 
 OPS_AT, KEY_AT, VALUE_AT = 0, 4, 40
@@ -162,6 +166,43 @@ def packets(rng: random.Random, count: int, keys: int) -> list[SkBuff]:
     return out
 
 
+def many_keys(rng: random.Random, count: int, keys: int) -> list[SkBuff]:
+    """Packets with keys enough to fill a table and to turn it over, lookups being most frequent."""
+    out = []
+    for _ in range(count):
+        key = int(keys * rng.random() ** 2).to_bytes(4, "little") + bytes(28)
+        head = bytes([rng.choice((0, 0, 0, 1, 1, 1, 2, 3, 4)), 0, 0, 0]) + key + bytes(4) + rng.randbytes(64)
+        out.append(SkBuff(head=head, len=len(head)))
+    return out
+
+
+def prefixes(rng: random.Random, count: int) -> list[SkBuff]:
+    """Packets with keys of a trie that begin alike."""
+    out = []
+    for _ in range(count):
+        data = bytes([rng.choice((10, 10, 10, 11, 192)), rng.choice((0, 0, 128, 129)), rng.choice((0, 255)), rng.randrange(4)])
+        key = rng.choice((0, 1, 7, 8, 9, 16, 17, 24, 31, 32, 33)).to_bytes(4, "little") + data
+        head = bytes([rng.choice((0, 0, 1, 1, 1, 2, 3, 4, 5)), 0, 0, 0]) + key + bytes(28) + rng.randbytes(64)
+        out.append(SkBuff(head=head, len=len(head)))
+    return out
+
+
+def on_cpus(text: str, skbs: list[SkBuff], n_cpus: int) -> None:
+    """Both engines on maps for several CPUs, each packet on a CPU of its own choice."""
+    outcomes = []
+    for engine in (INTERP, NATIVE):
+        program = loaded_program(text)
+        program = replace(program, maps=tuple(create(m.spec, n_cpus=n_cpus) for m in program.maps))
+        env, rng = SteppedEnv(), random.Random(9)
+        loaded, found = engine.load(program, env), []
+        for skb in skbs:
+            env.cpu = rng.randrange(n_cpus)
+            found.append((loaded.run_one(replace(skb)), bytes(program.maps[0].memory)))
+        outcomes.append(found)
+    for n, (a, b) in enumerate(zip(*outcomes, strict=True)):
+        assert a == b, f"packet {n}: operation {skbs[n].head[0]}"
+
+
 def agree(text: str, skbs: list[SkBuff], engines: tuple[Any, ...] = (NATIVE, CHECKED)) -> None:
     want = run_loaded(INTERP.load, loaded_program(text), skbs)
     assert len({o.r0 for o in want}) > 1
@@ -178,6 +219,30 @@ def test_keyed_kinds(kind: str) -> None:
     agree(f".map m {kind}\n" + PROLOGUE + KEYED.format(touch=touch), packets(random.Random(kind), 250, 14))
 
 
+LARGER_LRU = [
+    "lru_hash key=4 value=8 entries=60", "lru_hash key=4 value=8 entries=600", "lru_hash key=4 value=8 entries=30 flags=2",
+    "lru_percpu_hash key=4 value=8 entries=40",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LARGER_LRU)
+def test_an_lru_table_that_turns_over(kind: str) -> None:
+    text = f".map m {kind}\n" + PROLOGUE + KEYED.format(touch="*(u8 *)(r0 + 1) = r2")
+    skbs = many_keys(random.Random(kind), 1500, 1500)
+    agree(text, skbs, (NATIVE,))
+    on_cpus(text, skbs[:700], 3)
+
+
+def test_a_trie_of_nested_prefixes() -> None:
+    text = ".map m lpm_trie key=8 value=8 entries=14 flags=1\n" + PROLOGUE + KEYED.format(touch="*(u8 *)(r0 + 1) = r2")
+    agree(text, prefixes(random.Random(7), 1500))
+
+
+@pytest.mark.parametrize("kind", ["hash key=4 value=8 entries=9", "percpu_hash key=4 value=5 entries=9"])
+def test_tables_on_several_cpus(kind: str) -> None:
+    on_cpus(f".map m {kind}\n" + PROLOGUE + KEYED.format(touch="*(u8 *)(r0 + 1) = r2"), packets(random.Random(kind), 300, 14), 3)
+
+
 @pytest.mark.parametrize("kind", ["queue value=12 entries=5", "stack value=8 entries=4"])
 def test_queues_and_stacks(kind: str) -> None:
     agree(f".map m {kind}\n" + PROLOGUE + QUEUED, packets(random.Random(kind), 120, 5))
@@ -192,3 +257,57 @@ def test_bloom_filter() -> None:
     for skb in skbs:
         skb.head = skb.head[:40] + bytes([skb.head[40] & 7]) + bytes(63)
     agree(".map m bloom_filter value=8 entries=6\n" + PROLOGUE + BLOOM, skbs)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8, 11, 12, 13, 15, 24, 33])
+def test_bloom_filters_hash_values_of_any_size(size: int) -> None:
+    skbs = packets(random.Random(size), 60, 5)
+    for skb in skbs:
+        skb.head = skb.head[:40] + bytes([skb.head[40] & 31]) * size + bytes(64 - size)
+    agree(f".map m bloom_filter value={size} entries=6\n" + PROLOGUE + BLOOM, skbs)
+
+
+def test_perf_buffers_fill_and_tell_what_they_lost() -> None:
+    text = """
+    .map m perf_event_array key=4 value=4 entries=2
+        r6 = r1
+        r0 = *(u8 *)skb[0]
+        r7 = r0
+        r1 = r6
+        r2 = 40
+        r3 = r10
+        r3 += -96
+        r4 = 64
+        call bpf_skb_load_bytes
+        r3 = 0xffffffff
+        if r7 == 1 goto current
+        r3 = 0x500000000
+        if r7 == 2 goto current
+        r3 = 0x6400000000
+        if r7 == 3 goto current
+        r3 = 1
+        if r7 == 4 goto current
+        r3 = 2
+    current:
+        r1 = r6
+        r2 = map[m]
+        r4 = r10
+        r4 += -96
+        r5 = 27
+        call bpf_perf_event_output
+        exit
+    """
+    outcomes = []
+    for engine in (INTERP, NATIVE, CHECKED):
+        program, found = loaded_program(text), []
+        buffers = [PerfBuffer(0, 1, 77), PerfBuffer(1, 1, 78)]
+        live: Any = program.maps[0]
+        for index, buffer in enumerate(buffers):
+            live.put(index.to_bytes(4, "little"), buffer)
+        loaded = engine.load(program, SteppedEnv())
+        for n, skb in enumerate(packets(random.Random(6), 400, 3)):
+            found.append((loaded.run_one(skb), *(bytes(b.memory) for b in buffers)))
+            if n % 170 == 169:
+                buffers[0].consume()
+        outcomes.append(found)
+    assert outcomes[0] == outcomes[1] == outcomes[2]

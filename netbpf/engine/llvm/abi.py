@@ -44,7 +44,7 @@ STATUS_END, STATUS_TICK, STATUS_COUNT, STATUS_RECORD, STATUS_FAULT, STATUS_ROOM,
 META: Final = _layout(
     "len pkt_type mark queue_mapping protocol vlan_present vlan_tci vlan_proto priority ingress_ifindex ifindex tc_index "
     "hash tc_classid napi_id family remote_ip4 local_ip4 remote_port local_port tstamp wire_len gso_segs gso_size "
-    "tstamp_type hwtstamp data_off mac_header network_header transport_header sk head_len "
+    "tstamp_type hwtstamp data_off mac_header network_header transport_header sk sk_cookie sk_uid head_len "
     "cb0 cb1 cb2 remote_ip6_0 remote_ip6_1 local_ip6_0 local_ip6_1"
 )
 META_BYTES: Final = 8 * len(META)

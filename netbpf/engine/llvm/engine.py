@@ -383,7 +383,7 @@ class NativeLoaded:
         for name in FIELD_VALUES:
             if name in META:
                 self._set_meta(name, context_value(skb, name))
-        for name in ("data_off", "mac_header", "network_header", "transport_header"):
+        for name in ("data_off", "mac_header", "network_header", "transport_header", "sk_cookie", "sk_uid"):
             self._set_meta(name, getattr(skb, name) & NEVER_NS)
         raw = memoryview(self._meta).cast("B")
         for name, first, words in (("cb", "cb0", 5), ("remote_ip6", "remote_ip6_0", 4), ("local_ip6", "local_ip6_0", 4)):

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 from netbpf.abi.classic import CLASSIC_FUNC_NAMES
 from netbpf.abi.helpers import FUNC_IDS
 from netbpf.engine.llvm.abi import ARGS, CALL_BACK_META
-from netbpf.engine.llvm.checks import READ, WRITE
 from netbpf.engine.llvm.lower import BPF_MAX_LOOPS, FUNC_TAG
-from netbpf.engine.llvm.shape import ARRAYS, PER_CPU, TABLES, is_native, is_written_natively
+from netbpf.engine.llvm.map_calls import MAP_CALLS, native_map
+from netbpf.engine.llvm.packet_calls import PACKET_CALLS
+from netbpf.engine.llvm.shape import ARRAYS, PER_CPU
 from netbpf.env import JIFFY_NS
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def emit_helper(s: SubprogLowerer, pc: int, func_id: int) -> None:
     if body is None and not _has_body(func_id):
         raise s.unsupported(pc)
     if body is None or not body(s, pc):
-        _call_back(s, pc, func_id)
+        call_back(s, pc, func_id)
 
 
 def _has_body(func_id: int) -> bool:
@@ -49,7 +50,7 @@ def emit_call_register(s: SubprogLowerer, pc: int, register: int) -> None:
         s.leave_on_fault()
         f.br(done)
     f.label(helper)
-    _call_back(s, pc, held)
+    call_back(s, pc, held)
     f.label(done)
 
 
@@ -57,7 +58,7 @@ def _callees(s: SubprogLowerer) -> range:
     return range(1, len(s.owner.subprogs))
 
 
-def _call_back(s: SubprogLowerer, pc: int, func_id: int | str) -> None:
+def call_back(s: SubprogLowerer, pc: int, func_id: int | str) -> None:
     f = s.f
     s.owner.called_back = s.owner.wants_flat = True
     if func_id in CLASSIC_FUNC_NAMES:  # these look at more of the sk_buff than its bytes
@@ -73,78 +74,33 @@ def _call_back(s: SubprogLowerer, pc: int, func_id: int | str) -> None:
     s.leave_on_fault()
 
 
-# --- maps ----------------------------------------------------------------------------------------------------------------
-def _native_map(s: SubprogLowerer, pc: int) -> int:
-    index = s.map_index(pc, 1)
-    return index if index >= 0 and is_native(s.owner.program.maps[index]) else -1
-
-
-def _written_map(s: SubprogLowerer, pc: int) -> int:
-    index = _native_map(s, pc)
-    return index if index >= 0 and is_written_natively(s.owner.program.maps[index]) else -1
-
-
-def _cpu(s: SubprogLowerer, index: int) -> str:
-    """The CPU operand of a map operation; 0 where the map has no per-CPU values and no spare elements to keep apart."""
-    return _arg(s, "cpu_id") if s.owner.program.maps[index].spec.map_type in PER_CPU | TABLES else "0"
-
-
-def _arg(s: SubprogLowerer, name: str) -> str:
+def arg(s: SubprogLowerer, name: str) -> str:
+    """The value of an Args field."""
     s.owner.used_args.add(name)
     return s.f.load(64, s.f.gep("%a", ARGS[name]), 8)
 
 
-def _key(s: SubprogLowerer, pc: int, index: int) -> str:
-    """R2 as a pointer to a key."""
-    return s.pointer(pc, 2, 0, s.owner.program.maps[index].spec.key_size, READ)
-
-
-def _map_lookup(s: SubprogLowerer, pc: int) -> bool:
-    index = _native_map(s, pc)
-    if index >= 0:
-        per_cpu = s.owner.program.maps[index].spec.map_type in PER_CPU
-        cpu = _arg(s, "cpu_id") if per_cpu else "0"
-        s.set(0, s.f.op(f"call i64 @lookup{index}(ptr %m{index}, ptr {_key(s, pc, index)}, i64 {cpu})"))
-    return index >= 0
-
-
-def _map_update(s: SubprogLowerer, pc: int) -> bool:
-    index = _written_map(s, pc)
-    if index >= 0:
-        key, value = _key(s, pc, index), s.pointer(pc, 3, 0, s.owner.program.maps[index].spec.value_size, READ)
-        cpu = _cpu(s, index)
-        s.set(0, s.f.op(f"call i64 @update{index}(ptr %m{index}, ptr {key}, ptr {value}, i64 {s.get(4)}, i64 {cpu})"))
-    return index >= 0
-
-
-def _map_delete(s: SubprogLowerer, pc: int) -> bool:
-    index = _written_map(s, pc)
-    if index >= 0:
-        s.set(0, s.f.op(f"call i64 @delete{index}(ptr %m{index}, ptr {_key(s, pc, index)})"))
-    return index >= 0
-
-
 # --- the world --------------------------------------------------------------------------------------------------------------
 def _now(s: SubprogLowerer, pc: int) -> bool:
-    s.set(0, _arg(s, "now_ns"))
+    s.set(0, arg(s, "now_ns"))
     return True
 
 
 def _coarse(s: SubprogLowerer, pc: int) -> bool:
-    now = _arg(s, "now_ns")
+    now = arg(s, "now_ns")
     s.set(0, s.f.op(f"sub i64 {now}, {s.f.op(f'urem i64 {now}, {JIFFY_NS}')}"))
     return True
 
 
 def _jiffies(s: SubprogLowerer, pc: int) -> bool:
-    s.set(0, s.f.op(f"udiv i64 {_arg(s, 'now_ns')}, {JIFFY_NS}"))
+    s.set(0, s.f.op(f"udiv i64 {arg(s, 'now_ns')}, {JIFFY_NS}"))
     return True
 
 
 def _random(s: SubprogLowerer, pc: int) -> bool:
     """xorshift64*, the same steps as SteppedEnv.random_u32."""
     f = s.f
-    x = _arg(s, "rng_state")
+    x = arg(s, "rng_state")
     for shift, by in (("lshr", 12), ("shl", 25), ("lshr", 27)):
         x = f.op(f"xor i64 {x}, {f.op(f'{shift} i64 {x}, {by}')}")
     f.store(64, x, f.gep("%a", ARGS["rng_state"]), 8)
@@ -153,7 +109,7 @@ def _random(s: SubprogLowerer, pc: int) -> bool:
 
 
 def _cpu_id(s: SubprogLowerer, pc: int) -> bool:
-    s.set(0, _arg(s, "cpu_id"))
+    s.set(0, arg(s, "cpu_id"))
     return True
 
 
@@ -162,36 +118,12 @@ def _zero(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _skb_load_bytes(s: SubprogLowerer, pc: int) -> bool:
-    """R2 offset (u32), R3 buffer, R4 length: the bytes, or zeroes and -EFAULT where they are not all in the packet."""
-    f = s.f
-    s.owner.wants_flat = True
-    offset = f.op(f"and i64 {s.get(2)}, 4294967295")
-    size = f.op(f"and i64 {s.get(4)}, 4294967295")
-    known = s.known(pc, 4)
-    length = str(known.value) if known and known.kind == "num" else size
-    to = s.pointer(pc, 3, 0, known.value if known and known.kind == "num" else size, WRITE)
-    good, bad, done = f.fresh_label("copy"), f.fresh_label("zero"), f.fresh_label("loaded")
-    small = f.op(f"icmp ule i64 {offset}, 2147483647")
-    inside = f.op(f"icmp sge i64 %cap, {f.op(f'add i64 {offset}, {size}')}")
-    f.cond(f.op(f"and i1 {small}, {inside}"), good, bad)
-    f.label(good)
-    f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {f.gep('%pkt', offset)}, i64 {length}, i1 false)")
-    f.br(done)
-    f.label(bad)
-    f.do(f"call void @llvm.memset.p0.i64(ptr {to}, i8 0, i64 {length}, i1 false)")
-    f.br(done)
-    f.label(done)
-    s.set(0, f.op(f"phi i64 [ 0, %{good} ], [ {-errno.EFAULT}, %{bad} ]"))
-    return True
-
-
 def _tail_call(s: SubprogLowerer, pc: int) -> bool:
     """Python runs the other program on the same packet; where there is one, its R0 is this function's."""
     f = s.f
-    _call_back(s, pc, _id("tail_call"))
+    call_back(s, pc, _id("tail_call"))
     gone, still = f.fresh_label("gone"), f.fresh_label("still")
-    f.cond(f.op(f"icmp eq i64 {_arg(s, 'tail_taken')}, 0"), still, gone)
+    f.cond(f.op(f"icmp eq i64 {arg(s, 'tail_taken')}, 0"), still, gone)
     f.label(gone)
     s.leave(s.get(0))
     f.label(still)
@@ -241,15 +173,15 @@ def _loop(s: SubprogLowerer, pc: int) -> bool:
 
 def _for_each(s: SubprogLowerer, pc: int) -> bool:
     """bpf_for_each_map_elem(map, callback, ctx, flags) on array kinds: one call per index; others call back."""
-    index, target = _native_map(s, pc), _callback(s, pc, 2)
-    if index < 0 or target < 0 or s.owner.program.maps[index].spec.map_type not in ARRAYS:
+    index, target = native_map(s, pc, ARRAYS), _callback(s, pc, 2)
+    if index < 0 or target < 0:
         return False
     f, m = s.f, s.owner.program.maps[index]
     ctx, flags = s.get(3), s.get(4)
     key, per_cpu = f"%each{pc}", m.spec.map_type in PER_CPU
     f.lines.insert(2, f"  {key} = alloca i64")
     begin, head, body, on, done = (f.fresh_label(n) for n in ("begin", "head", "body", "on", "done"))
-    cpu = _arg(s, "cpu_id") if per_cpu else "0"
+    cpu = arg(s, "cpu_id") if per_cpu else "0"
     s.set(0, str(-errno.EINVAL))
     f.cond(f.op(f"icmp eq i64 {flags}, 0"), begin, done)
     f.label(begin)
@@ -277,9 +209,8 @@ def _id(name: str) -> int:
 
 
 NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
-    _id("map_lookup_elem"): _map_lookup,
-    _id("map_update_elem"): _map_update,
-    _id("map_delete_elem"): _map_delete,
+    **{_id(name): body for name, body in MAP_CALLS.items()},
+    **{_id(name): body for name, body in PACKET_CALLS.items()},
     _id("ktime_get_ns"): _now,
     _id("ktime_get_boot_ns"): _now,
     _id("ktime_get_tai_ns"): _now,
@@ -288,7 +219,6 @@ NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
     _id("get_prandom_u32"): _random,
     _id("get_smp_processor_id"): _cpu_id,
     _id("get_numa_node_id"): _zero,
-    _id("skb_load_bytes"): _skb_load_bytes,
     _id("tail_call"): _tail_call,
     _id("loop"): _loop,
     _id("for_each_map_elem"): _for_each,

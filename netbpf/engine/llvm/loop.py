@@ -36,7 +36,6 @@ from netbpf.engine.llvm.ir import INTRINSICS, Function
 from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.maps import emit_map
 from netbpf.engine.llvm.needs import needs_checks
-from netbpf.engine.llvm.shape import is_native
 from netbpf.engine.llvm.store import emit_columns, emit_room, emit_store
 from netbpf.engine.llvm.variant import Variant
 from netbpf.packet.receive import OUTBOUND
@@ -60,7 +59,7 @@ def module(program: VerifiedProgram, variant: Variant) -> Module:
     lowerer, functions = _lower(program, variant, calls_back=False)
     if lowerer.called_back:
         lowerer, functions = _lower(program, variant, calls_back=True)
-    maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps) if is_native(m))
+    maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps))
     run = _one(lowerer) if variant.kind in ("one", "memory") else Loop(lowerer, variant).text()
     enter = _enter(lowerer) if lowerer.called_back and len(lowerer.subprogs) > 1 else ""
     return Module("\n".join([INTRINSICS, maps, functions, run, enter]), lowerer.called_back, lowerer.checked)

@@ -169,6 +169,8 @@ class Lowerer:
         self.used_meta: set[str] = set()
         self.used_args: set[str] = set()
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
+        # whether records may come from rings that are none of the program's own maps, or from a helper that Python runs
+        self.reserves_elsewhere = any(m.spec.inner is not None for m in program.maps) or _calls_by_number(program)
         self.start_of = {s.start: i for i, s in enumerate(self.subprogs)}
 
     def functions(self) -> str:
@@ -192,6 +194,11 @@ def program_subprogs(program: VerifiedProgram) -> tuple[Subprog, ...]:
     starts = [s for s in subprog_starts(program.insns) if s < len(program.insns)]
     ends = [*starts[1:], len(program.insns)]
     return tuple(Subprog(start, end, MAX_BPF_STACK) for start, end in zip(starts, ends, strict=True))
+
+
+def _calls_by_number(program: VerifiedProgram) -> bool:
+    """Whether a call takes its helper from a register, as no verifier allows."""
+    return any(i.code == BPF_JMP | BPF_CALL | BPF_X for i in program.insns)
 
 
 class SubprogLowerer:

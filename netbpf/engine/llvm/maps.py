@@ -1,13 +1,12 @@
 """Map operations as LLVM functions, specialised to one map: sizes, offsets, masks and seeds are constants in the code.
 
-They work on the bytes that ``netbpf.maps`` states (maps.table, maps.array ...) by the same rules. Kinds without a twin here
-go through the call back into Python. Each map *i* that has one gets
+They work on the bytes that ``netbpf.maps`` states (maps.table, maps.array ...) by the same rules. Each array or table *i* gets
 
     i64 @lookup{i}(ptr m, ptr key, i64 cpu)                          address of the value, or 0
-    i64 @update{i}(ptr m, ptr key, ptr value, i64 flags, i64 cpu)    0 or -errno
-    i64 @delete{i}(ptr m, ptr key)                                   0 or -errno
+    i64 @update{i}(ptr m, ptr key, ptr value, i64 flags, i64 cpu)    0 or -errno; not the LRU kinds
+    i64 @delete{i}(ptr m, ptr key)                                   0 or -errno; not the LRU kinds
 
-``m`` is the map's memory.
+``m`` is the map's memory. What is longer, and the other kinds, are ``kernels``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import errno
 from typing import Any
 
 from netbpf.engine.llvm.ir import Function, signed_text
-from netbpf.engine.llvm.shape import ARRAYS, LRU_TABLES, PER_CPU
+from netbpf.engine.llvm.kernel_maps import emit_kernels
+from netbpf.engine.llvm.shape import ARRAYS, LRU_TABLES, PER_CPU, TABLES
 from netbpf.ints import round_up
 from netbpf.maps.base import Map
 from netbpf.maps.jhash import FOLD_MULTIPLIER, JHASH_INITVAL
@@ -26,7 +26,10 @@ from netbpf.maps.table import COUNT, FREE, FRESH, HASH_FOLD, HASH_KIND, MAX_ENTR
 
 def emit_map(index: int, m: Map) -> str:
     """The functions of map ``index``."""
-    return _Array(index, m).text() if m.spec.map_type in ARRAYS else _Table(index, m).text()
+    if m.spec.map_type in ARRAYS:
+        return _Array(index, m).text()
+    table = _Table(index, m).text() if m.spec.map_type in TABLES | LRU_TABLES else ""
+    return "\n".join([table, emit_kernels(index, m)])
 
 
 class _Array:
@@ -78,7 +81,7 @@ class _Array:
 
 
 class _Table:
-    """HASH and PERCPU_HASH, and lookups in their LRU kinds: the table of maps.table."""
+    """HASH and PERCPU_HASH, and what their LRU kinds have in common with them: the table of maps.table."""
 
     def __init__(self, index: int, m: Any) -> None:
         self.i, self.m, self.spec = index, m, m.spec
@@ -89,7 +92,7 @@ class _Table:
 
     def text(self) -> str:
         if self.is_lru:
-            return "\n".join([self._find(), self._lookup()])
+            return "\n".join([self._find(), self._lookup(), self._unlink()])
         return "\n".join([self._find(), self._lookup(), self._update_entry(), self._update(), self._unlink(), self._delete()])
 
     # --- key hashing and comparing -----------------------------------------------------------------------------------

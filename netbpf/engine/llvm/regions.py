@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from netbpf.abi.maps import BPF_F_RDONLY_PROG
 from netbpf.engine.interp.memory import Fault, map_name
 from netbpf.engine.llvm.checks import MAX_CALL_FRAMES, ROW_BYTES, ROW_WORDS
-from netbpf.engine.llvm.shape import ARRAYS, is_native
+from netbpf.engine.llvm.shape import ARRAYS, has_pieces
 from netbpf.isa.opcodes import MAX_BPF_STACK
 from netbpf.maps.base import Map
 
@@ -76,7 +76,7 @@ class Regions:
         """A map's values, each a piece of its own where the layout is one of ``shape``'s."""
         m: Any = live
         name, writable, size = f"a value of {map_name(live)}", not m.spec.map_flags & BPF_F_RDONLY_PROG, m.spec.value_size
-        if not is_native(live):
+        if not has_pieces(live):
             self.add(name, m.address, len(m.memory), writable=writable)
             return
         is_array = m.spec.map_type in ARRAYS
