@@ -57,7 +57,6 @@ from netbpf.isa.opcodes import (
 )
 from netbpf.program import FILE_VIEW, SOCKET_VIEW, ProgramSpec
 from netbpf.sources.cbpf_check import ancillary, check_classic, check_savefile
-from netbpf.sources.cbpf_convert import convert
 
 _NUMBERS = re.compile(r"\s*\d+\s*(?:[,\n]\s*\d+\s+\d+\s+\d+\s+\d+\s*)+,?\s*\Z")
 _C_ROW = re.compile(r"\{\s*(\w+)\s*,\s*(\w+)\s*,\s*(\w+)\s*,\s*(-?\w+)\s*,?\s*\}")
@@ -231,6 +230,8 @@ def to_spec(insns: ClassicProgram, name: str = "", *, savefile: bool = False) ->
 
     With ``savefile`` checked and translated as libpcap understands it on a capture file. Raises ProgramRejected(EINVAL).
     """
+    from netbpf.sources.cbpf_convert import convert  # listings do without
+
     (check_savefile if savefile else check_classic)(insns)
     converted = convert(insns, savefile=savefile)
     lines = tuple(_source_lines(insns, converted.origin))

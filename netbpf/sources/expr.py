@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
 import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
-from netbpf.errors import SourceError, UsageError
+from netbpf.errors import CaptureError, SourceError, UsageError
 from netbpf.isa.classic import ClassicProgram, SockFilter
 
 NETMASK_UNKNOWN: Final = 0xFFFF_FFFF
@@ -42,8 +46,8 @@ def socket_linktype(linktype: int) -> int:
 
 
 _MAGIC: Final = 0xA1B2C3D4
-_FILE_HEADER: Final = struct.Struct("=IHHiIII")
 _ERRBUF_BYTES: Final = 256
+_PCAP_ERROR: Final = -1
 
 
 class _BpfInsn(ctypes.Structure):
@@ -79,6 +83,8 @@ def _with_prototypes(library: Any) -> Any:
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
     for name, result, arguments in (
         ("pcap_fopen_offline", pointer, [pointer, text]),
+        ("pcap_open_offline", pointer, [text, text]),
+        ("pcap_next_ex", ctypes.c_int, [pointer, pointer, pointer]),
         ("pcap_open_dead", pointer, [ctypes.c_int, ctypes.c_int]),
         ("pcap_compile", ctypes.c_int, [pointer, ctypes.POINTER(_BpfProgram), text, ctypes.c_int, ctypes.c_uint]),
         ("pcap_geterr", text, [pointer]),
@@ -119,25 +125,59 @@ def compile_expression(
     ``savefile``: as for a capture file that it reads, where some words are refused (``inbound`` of most link types).
     ``netmask`` is what ``ip broadcast`` needs. Raises SourceError with libpcap's words, UsageError without libpcap.
     """
+    opened = savefile_handle(linktype, snaplen) if savefile else dead_handle(DLT_OF_LINKTYPE.get(linktype, linktype), snaplen)
+    with opened as handle:
+        return compile_on(handle, text, optimize=optimize, netmask=netmask)
+
+
+@contextmanager
+def dead_handle(dlt: int, snaplen: int = MAXIMUM_SNAPLEN) -> Iterator[Any]:
+    """A handle of libpcap for nothing but compiling. Raises UsageError without libpcap."""
     library = _libpcap()
-    encoded = text.encode("utf-8", "surrogateescape")
-    if b"\0" in encoded or len(encoded) > MAX_EXPRESSION_BYTES:
-        raise SourceError("no expression is so long or has a NUL in it", path="<expression>")
-    header = _FILE_HEADER.pack(_MAGIC, 2, 4, 0, 0, snaplen, linktype)
-    if savefile:
-        handle = _open_savefile(library, header)
-    else:
-        handle = library.pcap_open_dead(DLT_OF_LINKTYPE.get(linktype, linktype), snaplen)
+    yield from _closing(library, library.pcap_open_dead(dlt, snaplen), "pcap_open_dead")
+
+
+@contextmanager
+def savefile_handle(linktype: int, snaplen: int = MAXIMUM_SNAPLEN, *, swapped: bool = False) -> Iterator[Any]:
+    """A handle as of a capture file with nothing but its header; ``swapped``: of a machine of the other byte order.
+
+    Raises SourceError with libpcap's words for a header that it refuses, UsageError without libpcap.
+    """
+    library = _libpcap()
+    order = "<>"[(sys.byteorder == "big") ^ swapped]
+    header = struct.pack(f"{order}IHHiIII", _MAGIC, 2, 4, 0, 0, snaplen, linktype)
+    yield from _closing(library, _open_in_memory(library, header), "pcap_fopen_offline")
+
+
+@contextmanager
+def file_handle(path: str) -> Iterator[Any]:
+    """A handle of a capture file, as ``tcpdump -r`` opens it. Raises CaptureError with libpcap's words, UsageError without it."""
+    library, words = _libpcap(), ctypes.create_string_buffer(_ERRBUF_BYTES)
+    handle = library.pcap_open_offline(os.fsencode(path), words)
     if not handle:
-        raise MemoryError("libpcap opens no handle")
+        raise CaptureError(words.value.decode("utf-8", "replace"))
+    yield from _closing(library, handle, "")
+
+
+def damage_of(path: str) -> str:
+    """libpcap's words where it stops in a capture file before its end; "" where it reads it all."""
+    library, header, data = _libpcap(), ctypes.c_void_p(), ctypes.c_void_p()
+    with file_handle(path) as handle:
+        while (status := library.pcap_next_ex(handle, ctypes.byref(header), ctypes.byref(data))) == 1:
+            pass
+        return library.pcap_geterr(handle).decode("utf-8", "replace") if status == _PCAP_ERROR else ""
+
+
+def _closing(library: Any, handle: Any, what: str) -> Iterator[Any]:
+    if not handle:
+        raise MemoryError(what)
     try:
-        return _compile(library, handle, encoded, optimize, netmask)
+        yield handle
     finally:
-        library.pcap_close(handle)  # and with it a savefile's stream, which reads ``header``
+        library.pcap_close(handle)
 
 
-def _open_savefile(library: Any, header: bytes) -> Any:
-    """A handle as of a capture file with nothing but its header."""
+def _open_in_memory(library: Any, header: bytes) -> Any:
     fmemopen = ctypes.CDLL(None).fmemopen
     fmemopen.restype, fmemopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p]
     stream = fmemopen(header, len(header), b"r")
@@ -150,9 +190,16 @@ def _open_savefile(library: Any, header: bytes) -> Any:
     return handle
 
 
-def _compile(library: Any, handle: Any, text: bytes, optimize: bool, netmask: int) -> ClassicProgram:
-    program = _BpfProgram()
-    if library.pcap_compile(handle, ctypes.byref(program), text, int(optimize), netmask):
+def compile_on(handle: Any, text: str, *, optimize: bool = True, netmask: int = NETMASK_UNKNOWN) -> ClassicProgram:
+    """The filter that libpcap makes of ``text`` for an open handle, whose link type and snapshot length it has.
+
+    Raises SourceError with libpcap's words.
+    """
+    library, program = _libpcap(), _BpfProgram()
+    encoded = text.encode("utf-8", "surrogateescape")
+    if b"\0" in encoded or len(encoded) > MAX_EXPRESSION_BYTES:
+        raise SourceError("no expression is so long or has a NUL in it", path="<expression>")
+    if library.pcap_compile(handle, ctypes.byref(program), encoded, int(optimize), netmask):
         raise SourceError(library.pcap_geterr(handle).decode("utf-8", "replace"), path="<expression>")
     try:
         return tuple(SockFilter(i.code, i.jt, i.jf, i.k) for i in program.bf_insns[: program.bf_len])

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.elf_builder import Builder
 from support.vectors import ROOT, vectors_dir
 
 from netbpf.isa.instruction import encode
@@ -27,11 +28,12 @@ def start(program: bytes, memory: bytes, *options: str) -> subprocess.CompletedP
 
 
 @pytest.mark.vectors
+@pytest.mark.parametrize("engine", ["interp", "native"])
 @pytest.mark.parametrize("name", ["add", "ldxdw", "mem-len", "call_local", "lddw", "callx", "stxw"])
-def test_plugin_prints_the_result(name: str) -> None:
+def test_plugin_prints_the_result(name: str, engine: str) -> None:
     path: Path = vectors_dir() / "conformance" / f"{name}.data"
     test = parse(path.read_text(), str(path))
-    done = start(encode(test.insns), test.memory or b"")
+    done = start(encode(test.insns), test.memory or b"", "--engine", engine)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout, 16) == test.result
 
@@ -42,6 +44,22 @@ MOV_42_EXIT = bytes.fromhex("b70000002a0000009500000000000000")
 def test_options_may_come_without_memory() -> None:
     done = start(MOV_42_EXIT, b"", "--some-option")
     assert (done.returncode, done.stdout) == (0, "2a\n")
+
+
+def test_an_object_is_its_text_section_or_its_one_program() -> None:
+    for section in (".text", "socket"):
+        elf = Builder()
+        elf.symbol("main", elf.add(section, MOV_42_EXIT), 0, len(MOV_42_EXIT))
+        done = start(elf.build(), b"", "--elf")
+        assert (done.returncode, done.stdout) == (0, "2a\n"), done.stderr
+    done = start(Builder().build(), b"", "--elf")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no program" in done.stderr
+
+
+def test_an_engine_is_one_of_two() -> None:
+    done = start(MOV_42_EXIT, b"", "--engine", "jit")
+    assert (done.returncode, done.stderr) == (1, "--engine jit: interp or native\n")
 
 
 def test_a_fault_is_told_on_stderr_with_the_instruction() -> None:

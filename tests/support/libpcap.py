@@ -45,15 +45,15 @@ def opened(path: Path) -> Iterator[Any]:
             library.pcap_close(handle)
 
 
-def kept(path: Path, texts: list[str], *, optimize: bool = True) -> dict[str, list[bool] | str] | None:
-    """For each expression whether each packet that libpcap reads is kept, or libpcap's words where it refuses the expression;
+def verdicts(path: Path, texts: list[str], *, optimize: bool = True) -> dict[str, list[int] | str] | None:
+    """For each expression its verdict on each packet that libpcap reads, or libpcap's words where it refuses the expression;
     None where it refuses the file."""
     library = _library()
     with opened(path) as handle:
         if not handle:
             return None
         programs: dict[str, Any] = {}
-        answers: dict[str, list[bool] | str] = {}
+        answers: dict[str, list[int] | str] = {}
         for text in texts:
             program = expr._BpfProgram()
             if library.pcap_compile(handle, ctypes.byref(program), text.encode(), int(optimize), expr.NETMASK_UNKNOWN):
@@ -65,7 +65,7 @@ def kept(path: Path, texts: list[str], *, optimize: bool = True) -> dict[str, li
             for text, program in programs.items():
                 row = answers[text]
                 assert isinstance(row, list)
-                row.append(library.pcap_offline_filter(ctypes.byref(program), header, data) != 0)
+                row.append(library.pcap_offline_filter(ctypes.byref(program), header, data))
         for program in programs.values():
             library.pcap_freecode(ctypes.byref(program))
         return answers
