@@ -11,7 +11,7 @@ from netbpf.errors import NetbpfError
 if TYPE_CHECKING:  # a seam is imported by everyone: it must not bring everything along
     from netbpf.env import Env
     from netbpf.packet.batch import PacketBatch
-    from netbpf.packet.capture import RecordLayout, Window
+    from netbpf.packet.capture import RecordLayout, Walkable
     from netbpf.packet.sink import CaptureWriter
     from netbpf.packet.skbuff import SkBuff
     from netbpf.program import VerifiedProgram
@@ -76,7 +76,7 @@ class WindowWalker(Protocol):
         """Whether ``walk`` takes windows of this layout."""
 
     def walk(
-        self, window: Window, totals: Totals, *, stop_ns: int, max_packets: int, output: CaptureWriter | None = None
+        self, window: Walkable, totals: Totals, *, stop_ns: int, max_packets: int, output: CaptureWriter | None = None
     ) -> int | None:
         """Run records from the window's start on, until its end, ``max_packets``, a record it may not walk, or one of time
         ``stop_ns`` or later, whose time is returned then (None otherwise). Adds to ``totals`` and advances the window.

@@ -16,8 +16,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from mmap import mmap
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self
+from typing import NamedTuple, NoReturn, Protocol, Self
 
 from netbpf.errors import CaptureError
 from netbpf.packet.batch import PacketBatch
@@ -63,6 +64,9 @@ class RecordLayout:
     2 obsolete) of a listed interface may be walked, and blocks without a packet passed over, but not those that describe a
     section or an interface (0x0a0d0d0a, 1). ``Record.interface`` is the block's interface plus ``first_interface``.
 
+    ``kind`` "ring": a block of a TPACKET_V3 ring (``packet.ring``), ``ts_offset_ns`` what its times lack to be
+    CLOCK_MONOTONIC's. Every record may be walked.
+
     Before any other record, before one whose captured length is over ``max_caplen``, and in pcapng before one whose captured
     length is over its interface's ``snaplen``, the walk stops: the reader deals with that one.
     """
@@ -74,6 +78,20 @@ class RecordLayout:
     interfaces: tuple[InterfaceLayout, ...]
     wirelen_first: bool = False
     first_interface: int = 0
+
+
+class Walkable(Protocol):
+    """What a native loop walks: a window of a capture, a block of a ring."""
+
+    start: int
+    end: int
+    layout: RecordLayout
+    first_number: int
+
+    @property
+    def buffer(self) -> bytes | bytearray | memoryview | mmap: ...
+
+    def advance(self, size_bytes: int, records: int) -> None: ...
 
 
 class Window:

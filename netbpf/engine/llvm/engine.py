@@ -36,7 +36,7 @@ from netbpf.ints import bswap
 from netbpf.isa.instruction import encode
 from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch
-from netbpf.packet.capture import LAYOUT_ROW_WORDS, RecordLayout, Window
+from netbpf.packet.capture import LAYOUT_ROW_WORDS, RecordLayout, Walkable
 from netbpf.packet.receive import DEFAULT_DEVICE, LINK_HEADER_BYTES, Device, receive
 from netbpf.packet.sink import CaptureWriter
 from netbpf.packet.skbuff import SkBuff
@@ -524,7 +524,7 @@ class NativeLoaded:
 
     def walk(
         self,
-        window: Window,
+        window: Walkable,
         totals: Totals,
         *,
         stop_ns: int = NEVER_NS,
@@ -550,7 +550,7 @@ class NativeLoaded:
                 return None
 
     def _step(
-        self, code: _Code, window: Window, totals: Totals, stop_ns: int, most: int, columns: _Columns | None
+        self, code: _Code, window: Walkable, totals: Totals, stop_ns: int, most: int, columns: _Columns | None
     ) -> tuple[int, int]:
         """One call into native code; how many packets it ran and why it stopped."""
         args, start = self._args, window.start

@@ -1,4 +1,5 @@
-"""The next packet of a loop in native code: a row of columns, a record of a pcap window, a block of a pcapng one.
+"""The next packet of a loop in native code: a row of columns, a record of a pcap window, a block of a pcapng one (and
+of a ring: ``ring``).
 
 A fetcher sets the loop's slots caplen, wirelen, ts, interface, direction and next, and ``%raw.v``, the packet's first byte, then
 goes on in block ``frame``; or it leaves for ``ended`` (nothing whole is left), ``tick`` (the packet's time is stop_ns or
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from netbpf.engine.llvm.ring import fetch_ring
 from netbpf.packet.capture import LAYOUT_ROW_WORDS
 
 if TYPE_CHECKING:
@@ -226,4 +228,6 @@ def _direction(p: Loop, first: str, last: str) -> None:
     f.br("told")
 
 
-FETCHERS: Final[dict[str, Callable[[Loop], None]]] = {"columns": fetch_row, "pcap": fetch_record, "pcapng": fetch_block}
+FETCHERS: Final[dict[str, Callable[[Loop], None]]] = {
+    "columns": fetch_row, "pcap": fetch_record, "pcapng": fetch_block, "ring": fetch_ring,
+}  # fmt: skip

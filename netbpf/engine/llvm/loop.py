@@ -19,6 +19,7 @@ from netbpf.abi.net import (
     PACKET_OUTGOING,
     VLAN_HLEN,
 )
+from netbpf.engine.llvm import ring
 from netbpf.engine.llvm.abi import (
     ARGS,
     META,
@@ -74,7 +75,7 @@ def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> t
 _SLOTS: Final = tuple(
     "pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface direction option moved out written ran".split()
 )
-_POINTERS: Final = ("pkt", "mac", "raw")
+_POINTERS: Final = ("pkt", "mac", "raw", "hdr")
 _STATUS_OF: Final = {
     "full": STATUS_COUNT, "ended": STATUS_END, "tick": STATUS_TICK, "odd": STATUS_RECORD, "faulted": STATUS_FAULT,
     "room": STATUS_ROOM, "described": STATUS_INTERFACE,
@@ -137,6 +138,7 @@ class Loop:
     def __init__(self, lowerer: Lowerer, variant: Variant) -> None:
         self.owner, self.variant = lowerer, variant
         self.used = lowerer.used_meta
+        self.is_ring = variant.kind == "ring"
         self.f = Function("define i64 @run(ptr noalias %a) nounwind")
 
     def text(self) -> str:
@@ -181,6 +183,13 @@ class Loop:
     def set_raw(self, at: str) -> None:
         self.f.do(f"store ptr {at}, ptr %raw.v")
 
+    def header(self) -> str:
+        """What a ring says of the packet."""
+        return self.f.op("load ptr, ptr %hdr.v")
+
+    def set_header(self, at: str) -> None:
+        self.f.do(f"store ptr {at}, ptr %hdr.v")
+
     def _prologue(self) -> None:
         f = self.f
         for slot in _SLOTS:
@@ -191,7 +200,7 @@ class Loop:
         _load_maps(f, len(self.owner.program.maps))
         defaults = self.arg_ptr("meta")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 %meta, ptr align 8 {defaults}, i64 {META_BYTES}, i1 false)")
-        self._queue = f.load(64, f.gep(defaults, META["queue_mapping"]), 8)
+        self.queue = f.load(64, f.gep(defaults, META["queue_mapping"]), 8)
         self.buf, self.end, self.stop = self.arg_ptr("buf"), self.arg("end"), self.arg("stop_ns")
         self._max, self.scale = self.arg("max_packets"), self.arg("ts_scale")
         self.snaplen, self.max_caplen = self.arg("snaplen"), self.arg("max_caplen")
@@ -210,7 +219,7 @@ class Loop:
         self.set("out", self.arg("out_used"))
 
     # --- context -------------------------------------------------------------------------------------------------------
-    def _put(self, field: str, value: str) -> None:
+    def put(self, field: str, value: str) -> None:
         self.f.store(64, value, self.f.gep("%meta", META[field]), 8)
 
     def _needs(self, *fields: str) -> bool:
@@ -231,11 +240,15 @@ class Loop:
         if self._needs("cb"):
             f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {f.gep('%meta', META['cb0'])}, i8 0, i64 24, i1 false)")
         if self.variant.trace_clock and (self.owner.may_fault or "now_ns" in self.owner.used_args):
-            f.store(64, self.get("ts"), f.gep("%a", ARGS["now_ns"]), 8)
+            now = ring.packet_clock(self) if self.is_ring else self.get("ts")
+            f.store(64, now, f.gep("%a", ARGS["now_ns"]), 8)
         caplen, wirelen = self.get("caplen"), self.get("wirelen")
         self.set("pktcap", caplen)
         self.set("pktlen", f.select(f.op(f"icmp ugt i64 {caplen}, {wirelen}"), 64, caplen, wirelen))
         self._untag()
+        if self.is_ring:
+            ring.put_context(self)
+            return
         if self._needs("protocol") and self.variant.ethernet:
             self._protocol()
         if self._needs(*ARRIVAL_FIELDS):
@@ -243,6 +256,8 @@ class Loop:
 
     def _reads_frame(self) -> bool:
         """Whether the context takes facts from the frame's bytes."""
+        if self.is_ring:
+            return False
         wanted = self._needs("protocol", *ARRIVAL_FIELDS)
         return not self.variant.in_file or (self.variant.ethernet and wanted)
 
@@ -259,7 +274,7 @@ class Loop:
         pkt, tagged = self._tagged()
         if self._needs("vlan_present", "vlan_tci", "vlan_proto"):
             for field, value in self._tag(pkt).items():
-                self._put(field, f.select(tagged, 64, value, "0"))
+                self.put(field, f.select(tagged, 64, value, "0"))
         moved = f.select(tagged, 64, str(VLAN_HLEN), "0")
         self.set("moved", moved)
         f.do(f"store ptr {pkt}, ptr %mac.v")
@@ -271,6 +286,8 @@ class Loop:
         """The frame, and whether a tag is in it."""
         f = self.f
         pkt = f.op("load ptr, ptr %pkt.v")
+        if self.is_ring:
+            return pkt, ring.is_tagged(self)
         tpid = f.load(16, f.gep(pkt, 12))
         tests = (f.op(f"icmp eq i16 {tpid}, {TPID_8021Q}"), f.op(f"icmp eq i16 {tpid}, {TPID_8021AD}"))
         return pkt, f.op(f"or i1 {tests[0]}, {tests[1]}")
@@ -287,7 +304,7 @@ class Loop:
         wanted = self._needs("vlan_present", "vlan_tci", "vlan_proto")
         if wanted:
             for field in ("vlan_present", "vlan_tci", "vlan_proto"):
-                self._put(field, "0")
+                self.put(field, "0")
         pkt, tagged = self._tagged()
         self.set("moved", f.select(tagged, 64, str(VLAN_HLEN), "0"))
         f.do(f"store ptr {pkt}, ptr %mac.v")
@@ -295,7 +312,7 @@ class Loop:
         f.label("tagged")
         if wanted:
             for field, value in self._tag(pkt).items():
-                self._put(field, value)
+                self.put(field, value)
         cap = f.op(f"sub i64 {self.get('pktcap')}, 4")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {self._scratch}, ptr {pkt}, i64 12, i1 false)")
         rest = f.op(f"sub i64 {cap}, 12")
@@ -311,11 +328,11 @@ class Loop:
         f = self.f
         pkt = f.op("load ptr, ptr %pkt.v")
         raw = f.load(16, f.gep(pkt, 12))
-        self._put("protocol", f.zext(raw, 16))
+        self.put("protocol", f.zext(raw, 16))
         f.cond(f.op(f"icmp uge i16 {f.bswap(raw, 16)}, {ETH_P_802_3_MIN}"), "typed", "length")
         f.label("length")
         is_raw = f.op(f"icmp eq i16 {f.load(16, f.gep(pkt, 14))}, -1")
-        self._put("protocol", f.select(is_raw, 64, str(ETH_P_802_3 << 8), str(ETH_P_802_2 << 8)))
+        self.put("protocol", f.select(is_raw, 64, str(ETH_P_802_3 << 8), str(ETH_P_802_2 << 8)))
         f.label("typed")
 
     def _arrival(self) -> None:
@@ -327,10 +344,10 @@ class Loop:
             out = f.op(f"icmp eq i64 {self.get('direction')}, {OUTBOUND}")
             kind = f.select(out, 64, str(PACKET_OUTGOING), kind)
             ingress = f.select(out, 64, "0", ingress)
-            self._put("queue_mapping", f.select(out, 64, "0", self._queue))
-        self._put("pkt_type", kind)
-        self._put("ifindex", device)
-        self._put("ingress_ifindex", ingress)
+            self.put("queue_mapping", f.select(out, 64, "0", self.queue))
+        self.put("pkt_type", kind)
+        self.put("ifindex", device)
+        self.put("ingress_ifindex", ingress)
 
     def _kind(self) -> str:
         """pkt_type by the destination address."""

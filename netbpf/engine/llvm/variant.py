@@ -10,7 +10,7 @@ from netbpf.packet.capture import RecordLayout
 @dataclass(frozen=True, slots=True)
 class Variant:
     """Where packets come from. ``kind``: "one" (a packet described by Args and Meta), "memory" (no packet: R1 and R2 of Args),
-    "columns", "pcap", "pcapng".
+    "columns", "pcap", "pcapng", "ring" (a block of a TPACKET_V3 ring).
     ``big_endian`` and what follows are the layout of a window's records. ``trace_clock``: the clock is each packet's
     timestamp. ``checked``: every run-time check is kept. ``in_file``: packets as a savefile holds them, tags in line; else
     as AF_PACKET/SOCK_RAW sees them. ``ethernet``: they are Ethernet frames, as those of a socket always are. ``results``: each
