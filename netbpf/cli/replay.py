@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="plain",
         help="how maps are printed at the end, as bpftool does",
     )
+    parser.add_argument("--coverage", metavar="FILE", help="add what ran, counted in the interpreter, to FILE (netbpf cover)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--quiet", "-q", action="store_true", help="no line per interval")
     add_program_arguments(parser)
@@ -91,6 +92,11 @@ def _report_file(args: argparse.Namespace, session: Session | LabSession, choice
 
 
 def _session(args: argparse.Namespace, choice: ProgramChoice, linktype: int) -> Session | LabSession:
+    if args.coverage:
+        from netbpf.explain.counted import CountedSession
+
+        only = linktype if choice.expression is not None else None
+        return CountedSession(choice.spec(linktype), args.coverage, path=choice.name, linktype=only, seed=args.seed)
     if args.backend == "sim":
         return choice.session(linktype, engine=args.engine, seed=args.seed, use_cache=not args.no_cache, checked=args.checked)
     from netbpf.replay.lab_session import LabSession
@@ -123,6 +129,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"-c {args.count}: a count of packets is at least 1")
     if not args.interval >= 1e-6:
         raise UsageError(f"--interval {args.interval}: at least 0.000001 seconds")
+    if args.coverage and (args.engine == "native" or args.backend != "sim"):
+        raise UsageError("--coverage counts in the interpreter: leave out --engine native and --backend")
     if args.captures.count("-") > 1:
         raise UsageError("stdin (-) can be read once")
 

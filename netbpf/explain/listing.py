@@ -14,13 +14,13 @@ from typing import Any, Final, NamedTuple
 
 from netbpf.btf import Btf
 from netbpf.isa import opcodes as op
-from netbpf.isa.cfg import call_target, insn_starts, is_jump, jump_target
+from netbpf.isa.cfg import call_target, insn_starts, is_conditional, jump_target
 from netbpf.isa.disasm import Names, format_insn, xlated_imm64
 from netbpf.isa.instruction import Instruction, Program, encode
 from netbpf.program import ProgramSpec, VerifiedProgram
 
-UNCONDITIONAL: Final = frozenset({op.BPF_JMP | op.BPF_JA, op.BPF_JMP32 | op.BPF_JA})
-LINE_SHIFT, COLUMN_MASK = 10, 0x3FF  # line_col of a line record
+LINE_SHIFT: Final = 10
+COLUMN_MASK: Final = 0x3FF  # line_col of a line record
 
 
 class SourceLine(NamedTuple):
@@ -112,8 +112,7 @@ class Listing:
 
     def is_conditional(self, pc: int) -> bool:
         """A jump that has two ways."""
-        insn = self.insns[pc]
-        return is_jump(insn) and insn.code not in UNCONDITIONAL
+        return is_conditional(self.insns[pc])
 
 
 def listing_of(spec: ProgramSpec, name: str = "", program: VerifiedProgram | None = None) -> Listing:

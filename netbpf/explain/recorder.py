@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from netbpf.engine.interp.counts import plain_op
 from netbpf.engine.interp.engine import InterpLoaded
 from netbpf.engine.interp.machine import END_OF_RUN, Regs
 from netbpf.engine.interp.memory import CTX_NUMBER, FRAME_NUMBERS, NUMBER_SHIFT, OFFSET_MASK, PACKET_NUMBER, MapWindow
@@ -311,7 +312,7 @@ class Recorder:
 
     # --- arithmetic, jumps ------------------------------------------------------------------------------------------------
     def begin_alu(self, step: _Open, regs: Regs) -> None:
-        self.origins.alu(step.insn, self.machine.ops[step.pc], regs)
+        self.origins.alu(step.insn, plain_op(self.machine.ops[step.pc]), regs)
 
     def begin_jmp(self, step: _Open, regs: Regs) -> None:
         insn = step.insn

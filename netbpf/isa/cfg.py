@@ -36,6 +36,11 @@ def is_jump(insn: Instruction) -> bool:
     return bpf_class(insn.code) in (BPF_JMP, BPF_JMP32) and bpf_op(insn.code) not in (BPF_CALL, BPF_EXIT)
 
 
+def is_conditional(insn: Instruction) -> bool:
+    """A jump that has two ways: a comparison, or may_goto."""
+    return is_jump(insn) and insn.code not in (_GOTO, _GOTOL)
+
+
 def jump_target(pc: int, insn: Instruction) -> int | None:
     """The slot a jump at ``pc`` goes to when taken, in range or not; None for what is no jump."""
     if not is_jump(insn):
