@@ -420,6 +420,11 @@ def first_forty(frames: Callable[[], Iterable[Timed]]) -> Iterable[Timed]:
     return ordered(frames())[:40]
 
 
+def many_sources() -> list[Timed]:
+    """One UDP datagram of each of 200 sources, 10.2.0.0 and up, a millisecond apart"""
+    return [(i / 1000, eth() / ip4(src=f"10.2.0.{i}") / UDP(sport=9, dport=9)) for i in range(200)]
+
+
 CAPTURES: dict[str, tuple[Callable[[], bytes], str]] = {}
 
 
@@ -427,7 +432,7 @@ def capture(name: str, make: Callable[[], bytes], text: str) -> None:
     CAPTURES[name] = (make, text)
 
 
-for _frames in (session, vlan, qinq, ipv6_extensions, fragments, arp_icmp, runts, jumbo, llc):
+for _frames in (session, vlan, qinq, ipv6_extensions, fragments, arp_icmp, runts, jumbo, llc, many_sources):
     capture(_frames.__name__.replace("_", "-") + ".pcap", lambda f=_frames: pcap(f()), _frames.__doc__ or "")
 capture("session.pcap.gz", lambda: gz(pcap(session())), "session.pcap, compressed with gzip")
 capture("cut.pcap", lambda: pcap(session(), snaplen=64), "session.pcap as a capture of snaplen 64 has it: caplen < wirelen")

@@ -108,7 +108,7 @@ class SimBench:
 
     @contextmanager
     def trace_reader(self, wanted: bool) -> Iterator[Callable[[Any], list[str]]]:
-        yield lambda sock: [line.text for line in self.loaded(sock).trace.drain()]
+        yield lambda sock: [text for line in self.loaded(sock).trace.drain() for text in line.text.splitlines()]
 
     def is_plain(self, record: Record, step: Step) -> bool:
         if self.case.socket.view == FILE_VIEW or step.fields:
