@@ -5,8 +5,6 @@ The public names below are imported when they are first used, so that ``import n
 
 from __future__ import annotations
 
-import importlib
-
 TYPE_CHECKING = False  # what type checkers take for True: importing typing would cost more than all else here
 if TYPE_CHECKING:
     from typing import Any
@@ -20,6 +18,8 @@ __all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
+    import importlib  # a quick start does without
+
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module 'netbpf' has no attribute {name!r}")

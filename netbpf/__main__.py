@@ -2,6 +2,6 @@
 
 import sys
 
-from netbpf.cli.main import main
+from netbpf.cli.start import main
 
 sys.exit(main())

@@ -77,7 +77,12 @@ def run(args: argparse.Namespace) -> int:
         report = stack.enter_context(_report_file(args, session, choice, linktype)) if args.report else None
         run = _Run(args, session, output, report, opened)
         if args.backend == "sim":
-            return run.go()
+            code = run.go()
+            if not code and not args.no_cache and args.engine is None:
+                from netbpf.replay.quick import leave
+
+                leave(args, session.loaded)
+            return code
         from netbpf.cli.backend import told_at_end
 
         lab = cast("LabSession", session)

@@ -6,7 +6,6 @@ options, and of this package's own sources. Clang objects are never kept: what t
 
 from __future__ import annotations
 
-import hashlib
 import marshal
 import os
 from dataclasses import astuple
@@ -14,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from netbpf import __version__
 from netbpf.engine.llvm import cache
+from netbpf.engine.llvm.digest import sha256
 from netbpf.isa.classic import ClassicProgram, encode_classic
 from netbpf.isa.instruction import decode, encode
 from netbpf.maps.spec import MapSpec
@@ -41,12 +41,12 @@ def key_of(path: str, options: object) -> str:
     if data.startswith(ELF_MAGIC):
         return ""
     told = (data, os.path.basename(path), repr(options), __version__, _sources())
-    return "prog-" + hashlib.sha256(repr(told).encode()).hexdigest()
+    return "prog-" + sha256(repr(told).encode()).hexdigest()
 
 
 def key_of_filter(insns: ClassicProgram, view: str) -> str:
     """The key of a classic filter that was compiled for a view."""
-    return "filter-" + hashlib.sha256(repr((encode_classic(insns), view, __version__, _sources())).encode()).hexdigest()
+    return "filter-" + sha256(repr((encode_classic(insns), view, __version__, _sources())).encode()).hexdigest()
 
 
 def _sources() -> list[tuple[str, int, int]]:

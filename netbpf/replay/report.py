@@ -7,6 +7,7 @@ from typing import Any
 
 from netbpf.maps.base import ReadableMap
 from netbpf.replay.core import Interval, Replay
+from netbpf.replay.lines import totals_lines
 from netbpf.replay.snapshot import Entry, entries, is_per_cpu, values
 
 
@@ -61,16 +62,4 @@ def trace_seconds(replay: Replay) -> float:
 def totals_text(replay: Replay, seconds: float, engine: str) -> str:
     """The lines under the table: what went through, what became of it, how fast."""
     t = replay.totals
-    rate = f"{_si(t.packets / seconds)} packets/s" if seconds > 0 else "no time at all"
-    return (
-        f"{t.packets} packets, {t.bytes} bytes, {trace_seconds(replay):.3f} s of trace\n"
-        f"{t.accepted} accepted ({t.trimmed} trimmed), {t.dropped} dropped\n"
-        f"engine {engine}: {seconds:.3f} s, {rate}"
-    )
-
-
-def _si(value: float) -> str:
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.2f} {unit}"
-    return f"{value:.0f} "
+    return totals_lines((t.packets, t.bytes, t.accepted, t.trimmed, t.dropped), trace_seconds(replay), seconds, engine)

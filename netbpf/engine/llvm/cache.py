@@ -8,22 +8,23 @@ code depends on. An entry that is damaged, another user's, or open to others' wr
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
-from typing import NamedTuple
+
+from netbpf.engine.llvm.digest import sha256
 
 MAGIC = b"netbpf native 2\n"
 FLAG_CALLS_BACK, FLAG_CHECKED = 1, 2
 MAX_ENTRY_BYTES = 64 << 20
 
 
-class Entry(NamedTuple):
+class Entry:
     """An object and what Python must know to run it."""
 
-    code: bytes
-    calls_back: bool
-    is_checked: bool
+    __slots__ = ("calls_back", "code", "is_checked")
+
+    def __init__(self, code: bytes, calls_back: bool, is_checked: bool) -> None:
+        self.code, self.calls_back, self.is_checked = code, calls_back, is_checked
 
 
 def cache_dir() -> str:
@@ -52,7 +53,7 @@ def read_bytes(key: str) -> bytes | None:
     except OSError:
         return None
     digest, rest = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
-    return rest if data.startswith(MAGIC) and hashlib.sha256(rest).digest() == digest else None
+    return rest if data.startswith(MAGIC) and sha256(rest).digest() == digest else None
 
 
 def write(key: str, entry: Entry) -> None:
@@ -65,7 +66,7 @@ def write_bytes(key: str, rest: bytes) -> None:
     """Keep bytes; a cache that can't be written is no error."""
     import tempfile
 
-    data = MAGIC + hashlib.sha256(rest).digest() + rest
+    data = MAGIC + sha256(rest).digest() + rest
     try:
         folder = cache_dir()
         os.makedirs(folder, mode=0o700, exist_ok=True)

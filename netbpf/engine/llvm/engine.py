@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 from array import array
 from dataclasses import replace
@@ -26,6 +25,7 @@ from netbpf.engine.llvm.abi import (
     STATUS_ROOM,
     STATUS_TICK,
 )
+from netbpf.engine.llvm.digest import sha256
 from netbpf.engine.llvm.handles import Handles
 from netbpf.engine.llvm.objfile import BadObject, MappedCode
 from netbpf.engine.llvm.variant import Variant
@@ -34,6 +34,7 @@ from netbpf.env import Env
 from netbpf.errors import EngineFault, InternalError, NetbpfError
 from netbpf.ints import bswap
 from netbpf.isa.instruction import encode
+from netbpf.isa.opcodes import BPF_CALL, BPF_JMP, bpf_class, bpf_op
 from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import LAYOUT_ROW_WORDS, RecordLayout, Walkable
@@ -87,9 +88,9 @@ class _Code:
     """Native code of one variant, callable."""
 
     def __init__(self, program: VerifiedProgram, variant: Variant, use_cache: bool) -> None:
-        entry, self._mapped = self._find(program, variant, use_cache)
+        entry, self.mapped = self._find(program, variant, use_cache)
         self.calls_back, self.is_checked = entry.calls_back, entry.is_checked
-        functions = self._mapped.functions
+        functions = self.mapped.functions
         if "run" not in functions:
             raise InternalError("native code without a function run")
         self.run = _ENTRY(functions["run"])
@@ -130,13 +131,15 @@ def cache_key(program: VerifiedProgram, variant: Variant) -> str:
         encode(program.insns), program.proved, facts, program.subprogs, [map_shape(m) for m in program.maps],
         program.prog_type, variant, __version__, _own_sources(), os.uname().machine,
     )  # fmt: skip
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    return sha256(repr(told).encode()).hexdigest()
 
 
 def _own_sources() -> list[tuple[str, int, int]]:
     """What tells one version of this folder from another."""
-    with os.scandir(os.path.dirname(__file__)) as files:
-        found = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.name.endswith(".py")]
+    found, own = [], os.path.dirname(__file__)
+    for folder in (own, os.path.join(own, "kernels")):
+        with os.scandir(folder) as files:
+            found += [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.name.endswith(".py")]
     return sorted(found)
 
 
@@ -618,6 +621,25 @@ class NativeLoaded:
             out=ctypes.addressof(room), out_size=len(room), out_used=0,
         )  # fmt: skip
         return _Prepared(layout, self.device, output, variant, code, rows, room)
+
+    def left_behind(self) -> tuple[Any, ...] | None:
+        """What ``replay.quick`` needs to walk plain pcap windows as this has just done: machine code, its entry, its places to
+        fill in, the argument block, the context, the block's fields. None where there is more to it."""
+        prepared = self._prepared
+        if prepared is None or prepared.layout.kind != "pcap" or prepared.output is not None or self.program.maps:
+            return None
+        v, code = prepared.variant, prepared.code
+        calls = any(bpf_class(i.code) == BPF_JMP and bpf_op(i.code) == BPF_CALL for i in self.program.insns)
+        if v.big_endian or v.wirelen_first or v.header_bytes != 16 or not v.ethernet:
+            return None
+        if calls or code.calls_back or code.is_checked or v.results:
+            return None
+        mapped = code.mapped
+        if not mapped.is_movable:
+            return None
+        fields = {name: at >> 3 for name, at in ARGS.items()}
+        image = bytes(mapped.memory)
+        return image, mapped.offsets["run"], mapped.stubs, bytes(self._args), bytes(self._meta), fields
 
     def _layouts(self, layout: RecordLayout) -> Any:
         """The table of interfaces for a loop over windows; see capture.LAYOUT_ROW_WORDS."""

@@ -42,13 +42,17 @@ class Section(NamedTuple):
 
 
 class MappedCode:
-    """Executable memory holding one object. ``functions`` are the addresses of its global ones; valid while this object lives."""
+    """Executable memory holding one object. ``functions`` are the addresses of its global ones, ``offsets`` where they are in
+    memory; valid while this object lives."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         try:
             self._sections = self._read_sections()
+            self.stubs: list[tuple[int, str]] = []  # where in memory the address of a libc function is, and which
+            self.is_movable = True  # but for the stubs, the bytes of memory would do anywhere
             self.memory, self.functions = self._map()
+            self.offsets = {name: at - self._address for name, at in self.functions.items()}
         except (struct.error, IndexError, ValueError, KeyError) as e:
             raise BadObject(f"damaged object: {e}") from e
 
@@ -85,6 +89,7 @@ class MappedCode:
         pin = (ctypes.c_char * 1).from_buffer(memory)
         address = ctypes.addressof(pin)
         del pin
+        self._address = address
         for s, base in zip(self._sections, bases, strict=True):
             if base is not None and s.type == SHT_PROGBITS:
                 memory[base : base + s.size] = self._data[s.offset : s.offset + s.size]
@@ -106,6 +111,7 @@ class MappedCode:
                 if name not in made:
                     made[name] = stubs + STUB_BYTES * len(made)
                     _STUB.pack_into(memory, made[name], _JMP_RIP, 0, _libc_address(name))
+                    self.stubs.append((made[name] + STUB_BYTES - 10, name))
                 out.append((name, made[name]))
             elif 0 < section < len(bases) and bases[section] is not None:
                 out.append((name, (bases[section] or 0) + value))
@@ -123,6 +129,7 @@ class MappedCode:
                 target = symbols[info >> 32]
                 if target is None:
                     raise BadObject("the object refers to something outside it")
+                self.is_movable &= info & 0xFFFF_FFFF != R_X86_64_64
                 _apply(memory, address, base + at, info & 0xFFFF_FFFF, target + addend)
 
 

@@ -1,0 +1,284 @@
+"""The quick start of ``netbpf replay``: a program that was compiled before, on a plain pcap, with next to nothing imported.
+
+A replay that asks for nothing but totals of a program without maps and calls leaves behind what the next one needs: the machine
+code as it lies in memory, the argument block, and the words it was asked for with. ``run`` takes it where all of that is the same
+(this package's sources and libpcap, too), and does what the ordinary way would do, to the same lines. Whatever is out of the
+ordinary makes it answer None before it prints: then the ordinary way runs. Knows argv, pcap's header and the engine's argument
+block; must import no module that takes time.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import _thread
+import marshal
+import mmap
+import os
+import sys
+import time
+
+from netbpf.engine.llvm import cache
+from netbpf.engine.llvm.digest import sha256
+from netbpf.replay.lines import totals_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+EX_IOERR, EX_INTERRUPTED = 74, 130
+FILE_HEADER, RECORD_HEADER = 24, 16
+LINKTYPE_ETHERNET, MAX_SNAPLEN = 1, 262144
+UNITS = {b"\xd4\xc3\xb2\xa1\x02\0\x04\0": 1000, b"\x4d\x3c\xb2\xa1\x02\0\x04\0": 1}
+"""The first 8 bytes of a little-endian pcap of version 2.4, and the nanoseconds in a unit of its fractions."""
+
+PIECE = 16 << 20
+TERMINAL_FROM = 64 << 20  # larger files take long enough to see how they go
+MADV_POPULATE_READ, MADV_DONTNEED = 22, 4
+PREFETCH_FROM_BYTES = 192
+NO_LIMIT, NEVER = 1 << 62, (1 << 64) - 1
+STATUS_END = 0
+MAX_PROGRAM_BYTES = 1 << 20
+ROOMS = ("abi", "engine", "isa", "packet", "replay", "sources", "verifier")
+TOLD = frozenset({"command", "captures", "prog", "filter", "view", "optimize", "quiet", "dump", "interval", "seed"})
+"""Options that may be anything: an interval has no line where no map counts, and no map is dumped."""
+
+# words of tcpdump's expressions that mean the same whenever they are compiled: names of hosts, networks and services do not
+WORDS = frozenset(
+    "ip ip6 arp rarp icmp icmp6 igmp tcp udp sctp ether vlan mpls proto host net port portrange src dst and or not less greater "
+    "broadcast multicast len mask inbound outbound".split()
+)
+
+
+class _U64(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "Q"
+
+
+class _U8(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "B"
+
+
+class _Run(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL
+    _restype_ = _U64
+    _argtypes_ = (_U64,)
+
+
+class _Madvise(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL
+    _restype_ = _U64
+    _argtypes_ = (_U64, _U64, _U64)
+
+
+# --- what is left behind -------------------------------------------------------------------------------------------------------
+def _sources() -> list[tuple[str, int, int]]:
+    """What tells one version of the rooms that a filter's code and counts come from from another."""
+    root = os.path.dirname(os.path.dirname(__file__))
+    found, folders = [], [os.path.join(root, room) for room in ROOMS]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for e in entries:
+                if e.name.endswith(".py"):
+                    status = e.stat()
+                    found.append((e.path, status.st_size, status.st_mtime_ns))
+                elif "." not in e.name and e.name != "__pycache__" and e.is_dir():
+                    folders.append(e.path)
+    return sorted(found)
+
+
+def _key(words: list[str]) -> str:
+    """The name of what was left behind for these words (those of the command, without the capture); "" where nothing can be."""
+    text = b""
+    if "--prog" in words[:-1]:
+        path = words[words.index("--prog") + 1]
+        if path == "-" or not os.path.isfile(path) or os.path.getsize(path) > MAX_PROGRAM_BYTES:
+            return ""
+        with open(path, "rb") as f:
+            text = f.read()
+    return "quick-" + sha256(repr((words, text, sys.version, os.uname().machine)).encode()).hexdigest()
+
+
+def _is_steady(expression: list[str]) -> bool:
+    """Whether an expression means the same whenever it is compiled: no name in it is looked up."""
+    text = " ".join(expression)
+    for sign in "()[]!&|=<>+-*/:,":
+        text = text.replace(sign, " ")
+    return all(word in WORDS or word[0].isdigit() for word in text.split())
+
+
+def leave(args: argparse.Namespace, loaded: Any) -> None:
+    """After a replay by the ordinary way: leave behind what ``run`` needs, where such a replay is one of its."""
+    argv = sys.argv[1:]
+    words = argv[2:]
+    plain = len(argv) > 2 and argv[0] == "replay" and args.captures == [argv[1]] and argv[1] != "-"
+    others = {name: value for name, value in vars(args).items() if name not in TOLD}
+    if not plain or any(value and (name, value) != ("backend", "sim") for name, value in others.items()):
+        return
+    if not _is_steady(args.filter or []):
+        return
+    while hasattr(loaded, "of_linktype"):  # an expression holds a program for each link type
+        loaded = loaded.of_linktype(LINKTYPE_ETHERNET)
+    left = loaded.left_behind() if hasattr(loaded, "left_behind") else None
+    key = _key(words)
+    if left is not None and key:
+        cache.write_bytes(key, marshal.dumps((_sources(), _libraries(), *left)))
+
+
+def _libraries() -> list[tuple[str, int, int]]:
+    """The file of libpcap in this process, whose update may compile an expression otherwise."""
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as f:
+        paths = {line.split(maxsplit=5)[-1].rstrip("\n") for line in f if "libpcap" in line}
+    return [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in sorted(paths) if os.path.isfile(path)]
+
+
+# --- the quick start -----------------------------------------------------------------------------------------------------------
+def run(argv: list[str]) -> int | None:
+    """Replay as the words say; the exit code, or None where the ordinary way has to."""
+    try:
+        if len(argv) < 3 or argv[1].startswith("-"):
+            return None
+        found = _found(argv[2:])
+        return None if found is None else _replay(argv[1], *found)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, AttributeError):
+        return None
+
+
+def _found(words: list[str]) -> tuple[Any, ...] | None:
+    """Code, functions of libc in it, argument block, context, and where things are in the block."""
+    key = _key(words)
+    data = cache.read_bytes(key) if key else None
+    if data is None:
+        return None
+    sources, libraries, *rest = marshal.loads(data)
+    if sources != _sources() or any((os.stat(p).st_size, os.stat(p).st_mtime_ns) != (s, t) for p, s, t in libraries):
+        return None
+    return tuple(rest)
+
+
+def _replay(
+    path: str, image: bytes, entry: int, stubs: list[tuple[int, str]], block: bytes, meta: bytes, fields: dict[str, int]
+) -> int | None:
+    started = time.perf_counter()
+    fd = os.open(path, os.O_RDONLY)
+    head, size = os.pread(fd, FILE_HEADER + RECORD_HEADER, 0), os.fstat(fd).st_size
+    unit = UNITS.get(head[:8], 0)
+    if not unit or len(head) < FILE_HEADER + RECORD_HEADER or int.from_bytes(head[20:22], "little") != LINKTYPE_ETHERNET:
+        return None
+    if size > TERMINAL_FROM and sys.stderr.isatty():
+        return None
+    snaplen = int.from_bytes(head[16:20], "little")
+    if not 0 < snaplen < 1 << 31:
+        snaplen = MAX_SNAPLEN
+    code = _code(image, stubs)
+    capture = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    args, context = bytearray(block), bytearray(meta)
+    words = memoryview(args).cast("Q")
+    for name, value in (
+        ("buf", _address(capture)), ("meta", _address(context)), ("snaplen", snaplen), ("ts_scale", unit), ("stop_ns", NEVER),
+        ("max_packets", NO_LIMIT), ("out_used", 0),
+    ):  # fmt: skip
+        words[fields[name]] = value
+    walk, at = _Run(_address(code) + entry), _address(args)
+    counts, interrupted = _walk(walk, at, words, fields, capture, size)
+    if counts is None:
+        return None
+    first = int.from_bytes(head[24:28], "little") * 1_000_000_000 + int.from_bytes(head[28:32], "little") * unit
+    trace = max(0, counts[5] - first) / 1e9 if counts[0] else 0.0
+    return _tell(counts, trace, time.perf_counter() - started, interrupted)
+
+
+def _code(image: bytes, stubs: list[tuple[int, str]]) -> mmap.mmap:
+    """Executable memory with the code, its jumps into libc filled in."""
+    code = mmap.mmap(-1, len(image), flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code[:] = image
+    for at, name in stubs:
+        code[at : at + 8] = _libc(name).to_bytes(8, sys.byteorder)
+    return code
+
+
+def _libc(name: str) -> int:
+    process: Any = None  # this process, where libc is
+    return int(_ctypes.dlsym(_ctypes.dlopen(process, 0), name))
+
+
+def _address(buffer: Any) -> int:
+    return _ctypes.addressof(_U8.from_buffer(buffer))
+
+
+class _Pages:
+    """The pages of a mapped capture, a piece brought in while the one before is walked, and let go behind it. Pieces begin at
+    multiples of PIECE, where the system may map large pages. With more than one piece a second thread does it."""
+
+    def __init__(self, capture: mmap.mmap, size: int) -> None:
+        self._at, self._size = _address(capture), size
+        self._madvise = _Madvise(_libc("madvise"))  # without the interpreter's lock, which mmap.madvise would keep
+        self._wanted, self._there = _thread.allocate_lock(), _thread.allocate_lock()
+        self._threaded = size > PIECE
+        if self._threaded:
+            self._wanted.acquire()
+            self._there.acquire()
+            _thread.start_new_thread(self._serve, ())
+
+    def _bring(self, first: int) -> None:
+        self._madvise(self._at + first, min(PIECE, self._size - first), MADV_POPULATE_READ)
+
+    def _serve(self) -> None:
+        for first in range(0, self._size, PIECE):
+            self._wanted.acquire()
+            self._bring(first)
+            self._there.release()
+            if first >= 3 * PIECE:
+                self._madvise(self._at + first - 3 * PIECE, PIECE, MADV_DONTNEED)
+
+    def ask(self) -> None:
+        """Have the next piece brought in."""
+        if self._threaded:
+            self._wanted.release()
+        else:
+            self._bring(0)
+
+    def wait(self) -> None:
+        """Until the piece that was asked for last is there."""
+        if self._threaded:
+            self._there.acquire()
+
+
+def _walk(
+    walk: Any, at: int, words: memoryview, fields: dict[str, int], capture: mmap.mmap, size: int
+) -> tuple[tuple[int, int, int, int, int, int] | None, bool]:
+    """Packets, bytes, accepted, trimmed, dropped and the latest time, and whether it was interrupted; None where a record is odd
+    or the last one is cut."""
+    packets = total = accepted = trimmed = last_ns = end = 0
+    position, status, pages = FILE_HEADER, STATUS_END, _Pages(capture, size)
+    try:
+        pages.ask()
+        while end < size and status == STATUS_END:
+            pages.wait()
+            end = min(size, end + PIECE)
+            if end < size:
+                pages.ask()
+            words[fields["pos"]], words[fields["end"]] = position, end
+            words[fields["prefetch"]] = position if not packets or total >= PREFETCH_FROM_BYTES * packets else NO_LIMIT
+            walk(at)
+            position, status = words[fields["pos"]], words[fields["status"]]
+            packets += words[fields["packets"]]
+            total += words[fields["bytes"]]
+            accepted += words[fields["accepted"]]
+            trimmed += words[fields["trimmed"]]
+            last_ns = max(last_ns, words[fields["last_ns"]])
+    except KeyboardInterrupt:
+        return (packets, total, accepted, trimmed, packets - accepted, last_ns), True
+    if position != size:
+        return None, False
+    return (packets, total, accepted, trimmed, packets - accepted, last_ns), False
+
+
+def _tell(counts: tuple[int, int, int, int, int, int], trace: float, seconds: float, interrupted: bool) -> int:
+    try:
+        os.write(1, (totals_lines(counts[:5], trace, seconds, "native") + "\n").encode())
+    except OSError:
+        return EX_IOERR
+    if not interrupted:
+        return 0
+    os.write(2, b"netbpf: interrupted: what is told above is what was done\n")
+    return EX_INTERRUPTED

@@ -1,0 +1,89 @@
+"""The second replay of a filter starts from what the first left behind, says the same, and imports next to nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.vectors import ROOT
+
+from netbpf.engine.llvm import cache
+from netbpf.replay import quick
+from netbpf.sources.expr import find_libpcap
+
+PCAPS = ROOT / "pcaps"
+FILTER = ["--filter", "tcp", "and", "not", "net", "10.0.0.0/8"]
+pytestmark = [
+    pytest.mark.skipif(find_libpcap() is None, reason="libpcap is not installed"),
+    pytest.mark.skipif(sys.platform != "linux", reason="the quick start is Linux's"),
+]
+
+
+def replay(capture: Path | str, *words: str, cache_home: Path, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "XDG_CACHE_HOME": str(cache_home), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *python, "-m", "netbpf", "replay", str(capture), *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def said(run: subprocess.CompletedProcess[str]) -> tuple[int, list[str], list[str]]:
+    """Without the line that tells how long it took."""
+    assert run.returncode != 70, run.stderr
+    return run.returncode, [line for line in run.stdout.splitlines() if not line.startswith("engine")], run.stderr.splitlines()
+
+
+def test_captures_of_every_sort_give_the_same_lines(tmp_path: Path) -> None:
+    replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path)
+    assert any(name.name.startswith("quick-") for name in (tmp_path / "netbpf").iterdir())
+    for capture in (PCAPS / f"{name}.pcap" for name in ("nanosecond", "big-endian", "vlan", "runts", "cut", "cooked")):
+        want = said(replay(capture, *FILTER, "--no-cache", cache_home=tmp_path))
+        assert said(replay(capture, *FILTER, cache_home=tmp_path)) == want, capture.name
+
+
+def test_nothing_large_is_imported(tmp_path: Path) -> None:
+    replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path)
+    run = replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path, python=("-X", "importtime"))
+    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+    assert "netbpf.replay.quick" in imported
+    assert not imported & {"argparse", "ctypes", "dataclasses", "hashlib", "llvmlite", "netbpf.cli.main", "netbpf.replay.core"}
+
+
+def test_a_program_that_changes_is_compiled_anew(tmp_path: Path) -> None:
+    program = tmp_path / "p.s"
+    for verdict in (0, 60):
+        program.write_text(f"r0 = {verdict}\nexit\n")
+        runs = [replay(PCAPS / "session.pcap", "--prog", str(program), cache_home=tmp_path) for _ in range(2)]
+        assert said(runs[0]) == said(runs[1])
+        assert ("0 accepted" in runs[1].stdout) == (verdict == 0)
+
+
+def test_what_is_damaged_or_from_another_version_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    want = said(replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path))
+    (left,) = (tmp_path / "netbpf").glob("quick-*")
+    assert quick._found(FILTER) is not None
+    whole = left.read_bytes()
+    left.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert quick._found(FILTER) is None
+    assert said(replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path)) == want
+    cache.write_bytes(left.name, quick.marshal.dumps(([("another", 1, 2)], [], b"")))
+    assert quick._found(FILTER) is None
+
+
+@pytest.mark.parametrize("expression", ["host example", "port http", "net example", "ether host gateway"])
+def test_names_are_looked_up_each_time(expression: str) -> None:
+    assert not quick._is_steady(expression.split())
+
+
+def test_a_large_file_is_walked_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path)
+    capfd.readouterr()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(quick, "PIECE", 8192)
+    assert quick.run(["replay", str(PCAPS / "session.pcap"), *FILTER]) == 0
+    want = said(replay(PCAPS / "session.pcap", *FILTER, "--no-cache", cache_home=tmp_path))[1]
+    assert capfd.readouterr().out.splitlines()[:2] == want
