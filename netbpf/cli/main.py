@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "why": "the path of a packet through a program; where two packets part",
     "test": "run scenario files: programs, packets and what must come of them",
     "cover": "coverage of programs: a table, sums of files, an lcov tracefile",
+    "views": "the packets whose verdict differs between file and socket",
     "disasm": "print a program as the kernel's log or bpftool does",
     "asm": "assemble a program to bytes",
 }

@@ -72,14 +72,14 @@ def load(
     options = ObjectOptions(program, kconfig or {}, btf, view or SOCKET_VIEW)
     if isinstance(source, bytes | bytearray | memoryview):
         return parse_program(bytes(source), "<program>", options)
-    if not isinstance(source, str) or _is_path(source):
+    if not isinstance(source, str) or is_path(source):
         return read_program(os.fspath(source), options)
     if looks_like_program(source):
         return parse_program(source.encode(), "<program>", options)
     return filter_program(source, linktype, view=view or FILE_VIEW, optimize=optimize)
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
     """Whether text means a file: one that is there, or a name with a program's suffix."""
     if "\n" in text or "\0" in text or len(text) > 4096:
         return False
