@@ -68,7 +68,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         if command is None or command == name:
             module = importlib.import_module(f"netbpf.cli.{name}")
             module.add_arguments(p)
-            p.epilog = getattr(module, "EXAMPLES", None)
+            p.epilog = getattr(module, "EXAMPLES", p.epilog)
     return parser
 
 
