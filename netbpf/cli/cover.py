@@ -1,4 +1,4 @@
-"""``netbpf cover``: what coverage files say, added up, as an lcov tracefile."""
+"""``netbpf cover``: what coverage files say, added up, as a page for a browser, as an lcov tracefile."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from netbpf.errors import UsageError
 if TYPE_CHECKING:
     from netbpf.explain.coverage import Coverage, ProgramCoverage
 
-SUMMARY = "coverage of programs: a table, sums of files, an lcov tracefile"
-ACTIONS = ("report", "merge", "lcov")
+SUMMARY = "coverage of programs: a table, an HTML page, sums, lcov"
+ACTIONS = ("report", "html", "merge", "lcov")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=ACTIONS, help="report: a table; merge: one file of several; lcov: a tracefile")
+    parser.add_argument(
+        "action",
+        choices=ACTIONS,
+        help="report: a table; html: a page with source, counts, verifier states; merge: one file of several; lcov: a tracefile",
+    )
     parser.add_argument("files", nargs="+", metavar="FILE", help="coverage files (replay --coverage, pytest --netbpf-cov)")
-    parser.add_argument("-o", dest="output", metavar="OUT", help="where merge and lcov write")
+    parser.add_argument("-o", dest="output", metavar="OUT", help="where html, merge and lcov write")
     parser.add_argument("--missed", action="store_true", help="report: what never ran, and jumps that went one way only")
     parser.add_argument("--json", action="store_true", help="report: one JSON object, the shares of each program")
     parser.add_argument("--fail-under", type=float, metavar="PERCENT", help="report: exit 1 below this share of instructions")
@@ -38,6 +42,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"cover {args.action} needs -o OUT")
     if args.action == "merge":
         total.save(args.output)
+    elif args.action == "html":
+        from netbpf.report.coverage_page import render
+
+        with open(args.output, "w", encoding="utf-8") as f:
+            f.write(render(total.programs))
     else:
         from netbpf.explain.lcov import write_lcov
 

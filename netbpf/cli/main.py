@@ -21,7 +21,7 @@ COMMANDS: dict[str, str] = {
     "verify": "would this program load? the kernel verifier's verdict and log",
     "why": "the path of a packet through a program; where two packets part",
     "test": "run scenario files: programs, packets and what must come of them",
-    "cover": "coverage of programs: a table, sums of files, an lcov tracefile",
+    "cover": "coverage of programs: a table, an HTML page, sums, lcov",
     "views": "the packets whose verdict differs between file and socket",
     "disasm": "print a program as the kernel's log or bpftool does",
     "asm": "assemble a program to bytes",

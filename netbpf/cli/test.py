@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--update", action="store_true", help="rewrite expectations that are not met; comments are kept")
     parser.add_argument("--list", action="store_true", help="print the items and run none")
     parser.add_argument("--quiet", "-q", action="store_true", help="only failures and the last line")
-    parser.epilog = "exit codes: 0 all passed or skipped, 1 some failed, 65 a file that is no scenario, others as netbpf --help"
+    parser.epilog = "exit codes: 0 all passed or skipped, 1 some failed, 65 a file that is no\nscenario, others as netbpf --help"
 
 
 def run(args: argparse.Namespace) -> int:

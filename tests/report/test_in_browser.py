@@ -55,6 +55,39 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return out
 
 
+@pytest.fixture(scope="module")
+def coverage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    counts, out = (tmp_path_factory.mktemp("page") / name for name in ("cov.json", "cov.html"))
+    words = ["replay", str(ROOT / "pcaps" / "session.pcap"), "--prog", str(OBJECTS / "flow_hash.o"), "-q", "--dump", "none"]
+    assert main([*words, "--coverage", str(counts)]) == 0
+    assert main(["cover", "html", str(counts), "-o", str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_coverage_page_is_legible_and_quiet(browser: Browser, coverage: Path, width: int, dark: bool) -> None:
+    browser.open(coverage, width=width, dark=dark)
+    assert browser.complaints == []
+    assert browser.requests == [coverage.resolve().as_uri()]
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    assert browser.run(SMALLEST_TEXT) >= 10.5
+
+
+def test_states_open_and_what_ran_can_be_hidden(browser: Browser, coverage: Path) -> None:
+    browser.open(coverage)
+    opened = 'document.querySelectorAll("details.states[open]").length'
+    seen = 'Array.from(document.querySelectorAll("tr.hit")).filter((r) => r.getBoundingClientRect().height).length'
+    assert browser.run(opened) == 0
+    browser.run("""document.querySelector('[data-toggle="states"]').click()""")
+    assert browser.run(opened) == browser.run('document.querySelectorAll("details.states").length') > 100
+    assert browser.run(seen) > 100
+    browser.run("""document.querySelector('[data-toggle="only-missed"]').click()""")
+    assert browser.run(seen) == 0
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth"), "long states do not stick out"
+    assert browser.complaints == []
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_page_is_legible_and_quiet(browser: Browser, page: Path, width: int, dark: bool) -> None:

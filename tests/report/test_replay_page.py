@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from support.objects import OBJECTS, SETTINGS
+from support.page_reader import Reader
 
 from netbpf.cli.main import main
 from netbpf.packet.open import create_capture
@@ -18,33 +18,6 @@ SESSION = str(ROOT / "pcaps" / "session.pcap")
 COUNTING = str(ROOT / "scenarios" / "counting.s")
 KINDS = ("flow_hash.o", "flow_tail_calls.o", "globals.o:sum_up", "ring.o", "map_in_map.o", "legacy_maps.o", "callback.o")
 HOSTILE = "</script><script>alert(1)</script>"
-
-
-class Reader(HTMLParser):
-    """Elements, their attributes, and their text; raises on tags that do not match."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.stack: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: dict[str, list[str]] = {}
-        self.feed(text)
-        assert not self.stack, self.stack
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag != "meta":
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.setdefault(self.stack[-1] if self.stack else "", []).append(data)
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.elements)
-
 
 
 def report(tmp_path: Path, *words: str) -> str:
