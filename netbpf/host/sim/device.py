@@ -21,7 +21,7 @@ from netbpf.abi.net import (
     VLAN_HLEN,
 )
 from netbpf.errors import BpfError
-from netbpf.host.sim.truesize import SENT_BY_SOCKET, WRITTEN_TO_TAP, skb_truesize
+from netbpf.host.sim.truesize import SENT_BY_SOCKET, WRITTEN_TO_TAP, head_room, skb_truesize
 from netbpf.packet.inet import finish_checksum
 from netbpf.packet.receive import Device as ReceivingDevice
 from netbpf.packet.receive import frame_protocol, receive
@@ -67,6 +67,11 @@ class Arrival:
     def checked(self) -> bool:
         return self.partial
 
+    def tail_room(self, length: int) -> int:
+        """Bytes free behind a frame of ``length`` in its sk_buff's head."""
+        headroom = (SENT_BY_SOCKET if self.device.is_inside else WRITTEN_TO_TAP)[0]
+        return max(head_room(self.truesize) - headroom - length, 0)
+
 
 @dataclass(eq=False)
 class NetDevice:
@@ -88,6 +93,11 @@ class NetDevice:
     sent: list[bytes] = field(default_factory=list)
     on_sent: Callable[[bytes], None] | None = None
     number: int = 0
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether what comes in was sent by the machine itself: lo, and pairs."""
+        return self.type == ARPHRD_LOOPBACK or self.peer is not None
 
     # --- coming in --------------------------------------------------------------------------------------------------------
     def deliver(self, frame: bytes | Record | Any, sent: Sent = BY_HAND) -> bool:
@@ -149,8 +159,7 @@ class NetDevice:
 
     def _arrival(self, record: Record, sent: Sent) -> Arrival:
         """A frame that came from a TAP, or was sent by a packet socket into lo or a pair, counts by where it lies."""
-        inside = self.type == ARPHRD_LOOPBACK or self.peer is not None
-        size = sent.truesize or skb_truesize(record.wirelen, *(SENT_BY_SOCKET if inside else WRITTEN_TO_TAP))
+        size = sent.truesize or skb_truesize(record.wirelen, *(SENT_BY_SOCKET if self.is_inside else WRITTEN_TO_TAP))
         return Arrival(self, size, sent.partial, sent.routed)
 
     def _check_length(self, frame: bytes) -> None:

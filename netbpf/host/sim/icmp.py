@@ -16,6 +16,7 @@ from netbpf.packet.inet import IPV6_HLEN, build_ipv4, build_ipv6, checksum, ones
 ECHO, ECHO_REPLY, UNREACHABLE = 8, 0, 3
 ECHO6, ECHO_REPLY6, UNREACHABLE6, PARAMETER_PROBLEM6 = 128, 129, 1, 4
 PROTOCOL_CODE, PORT_CODE, PORT_CODE6, NEXT_HEADER_CODE6 = 2, 3, 4, 1
+INTERNET_CONTROL: Final = 0xC0  # the TOS of errors
 QUOTED4: Final = 576 - 20 - 8  # bytes of the packet complained of that go back
 QUOTED6: Final = 1280 - 40 - 8
 
@@ -55,9 +56,9 @@ class Icmp:
         if packet.to_many or packet.skb.pkt_type:
             return
         about = packet.skb.head[packet.skb.network_header :][: QUOTED4 if len(packet.target) == 4 else QUOTED6]
-        self._reply(packet, bytes((kind, code, 0, 0, 0, 0, 0, 0)) + about)
+        self._reply(packet, bytes((kind, code, 0, 0, 0, 0, 0, 0)) + about, INTERNET_CONTROL)
 
-    def _reply(self, packet: IpPacket, body: bytes) -> None:
+    def _reply(self, packet: IpPacket, body: bytes, tos: int = 0) -> None:
         """``body`` with its checksum back to who sent ``packet``, from the address it was sent to."""
         source, target = packet.target, packet.source
         try:
@@ -66,7 +67,8 @@ class Icmp:
             return
         if len(target) == 4:
             sealed = body[:2] + checksum(body).to_bytes(2) + body[4:]
-            out = build_ipv4(source, target, IPPROTO_ICMP, sealed, ident=self.ip.network.timers.env.random_u32(), fragment=0)
+            ident = self.ip.network.timers.env.random_u32()
+            out = build_ipv4(source, target, IPPROTO_ICMP, sealed, ident=ident, fragment=0, tos=tos)
         else:
             value = checksum(body, pseudo_sum(source, target, IPPROTO_ICMPV6, len(body)))
             out = build_ipv6(

@@ -220,12 +220,12 @@ class InetSocket(Sock):
         self.ip.join(group, device, -1)
 
     def hears_group(self, packet: IpPacket) -> bool:
-        """ip_mc_sf_allow: of a group it did not join itself too, unless it said that it does not want those."""
-        return (
-            not is_multicast(packet.target)
-            or self.multicast_all
-            or ((packet.arrival.device.ifindex, packet.target) in self.groups)
-        )
+        """ip_mc_sf_allow: of a group it did not join itself too, unless it said that it does not want those, or is an IPv6 socket
+        that hears IPv4."""
+        if not is_multicast(packet.target):
+            return True
+        joined = (packet.arrival.device.ifindex, packet.target) in self.groups
+        return joined or (self.multicast_all and len(packet.target) == len(self.any))
 
 
 def to_plain(ip: bytes) -> bytes:

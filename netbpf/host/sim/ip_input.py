@@ -82,9 +82,9 @@ def _may_come_in_ipv4(stack: IpStack, skb: SkBuff, header: Ipv4, arrival: Arriva
         return False
     if is_multicast(target):
         return stack.is_joined(target, device) and not stack.is_local(source)
-    if not source[0]:
-        return target == BROADCAST and source == bytes(4)
-    if stack.is_local(source) or stack.is_broadcast(source):
+    if not any(source):
+        return target == BROADCAST
+    if stack.is_local(source):
         return False
     return target == BROADCAST or stack.is_local(target) or stack.is_broadcast(target, device)
 
@@ -114,7 +114,7 @@ def _may_come_in_ipv6(stack: IpStack, skb: SkBuff, header: Ipv6, arrival: Arriva
     if (is_loopback(source) or is_loopback(target)) and not on_lo:
         return False
     if is_multicast(target):
-        return bool(target[1] & 15) and (target[1] & 15 != 1 or on_lo) and stack.is_joined(target, device)
+        return not on_lo and target[1] & 15 > 1 and stack.is_joined(target, device)
     return stack.is_local(target)
 
 

@@ -188,10 +188,11 @@ class IpStack:
         return ranked[0].ip if ranked else bytes(len(next_hop))
 
     def send(self, packet: bytes, path: Path, sent: Sent, *, loop: bool = True) -> None:
-        """An IP packet out, in fragments where it must be. ``loop``: a multicast packet is for us too, where we joined."""
+        """An IP packet out, in fragments where it must be. A broadcast is for us too, and (``loop``) a multicast where we joined."""
         device = path.device
         target = _target(packet)
-        if is_multicast(target) and loop and not path.local and self.is_joined(target, device):
+        ours = is_multicast(target) and loop and self.is_joined(target, device)
+        if not path.local and (ours or self.is_broadcast(target, device)):
             self._loop_back(packet, device, sent)
         header = self._link_address(path) + device.mac + ip_protocol(path.next_hop).to_bytes(2)
         ident = self.network.timers.env.random_u32()

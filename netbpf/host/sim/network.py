@@ -89,7 +89,8 @@ class Network:
         self, name: str, far: str, *, mac: bytes | None = None, mtu: int = 1500, far_network: Network | None = None
     ) -> tuple[NetDevice, NetDevice]:
         """A veth pair: what goes out of one comes in at the other, which may be in another namespace."""
-        near, end = self.add_device(name, mac=mac, mtu=mtu), (far_network or self).add_device(far, mtu=mtu)
+        end = (far_network or self).add_device(far, mtu=mtu)  # the kernel, too, makes the far end first
+        near = self.add_device(name, mac=mac, mtu=mtu)
         near.peer, end.peer = end, near
         near.queue_mapping = end.queue_mapping = 0
         return near, end

@@ -60,8 +60,14 @@ class Queue:
         return self.length is not None and sum(len(p.data) for p in self.pieces) == self.length
 
     def arrival(self, last: Arrival) -> Arrival:
-        """The whole counts what its pieces count, and was seen where the last one came in."""
-        return replace(last, truesize=sum(p.arrival.truesize for p in self.pieces), partial=False)
+        """The whole was seen where the last piece came in. A piece that fits behind what is in the first one's head is copied
+        there and counts nothing; once one does not fit, it and all behind it count what they did."""
+        first = self.pieces[0]
+        size, room = first.arrival.truesize, first.arrival.tail_room(len(first.skb.head))
+        for piece in self.pieces[1:]:
+            room = room - len(piece.data) if len(piece.data) <= room else -1
+            size += piece.arrival.truesize if room < 0 else 0
+        return replace(last, truesize=size, partial=False)
 
 
 class Reassembler:

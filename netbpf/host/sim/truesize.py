@@ -25,6 +25,11 @@ def head_truesize(wanted: int) -> int:
     return SK_BUFF_BYTES + next(head for head in HEAD_SIZES if head >= size)
 
 
+def head_room(truesize: int) -> int:
+    """Bytes of packet that an sk_buff which counts ``truesize``, and is all in its head, has place for."""
+    return truesize - SK_BUFF_BYTES - SHARED_INFO_BYTES
+
+
 def skb_truesize(length: int, headroom: int, linear: int) -> int:
     """The sk_buff, its head, and pages for what is not in the head."""
     if headroom + length < PAGE_BYTES:

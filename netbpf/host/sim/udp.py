@@ -162,6 +162,8 @@ class UdpSocket(InetSocket):
                 return item
             if peek:
                 self._drop_unsound()
+            else:
+                self.drops += 1
 
     def _drop_unsound(self) -> None:
         while self.queue and not self.queue[0].meta:
