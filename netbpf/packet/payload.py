@@ -117,9 +117,10 @@ class _Dissector:
         return _Flow(step.off, step.ip_proto) if by_ip is None else by_ip(self, step.off, step.ip_proto)
 
     def _bytes(self, off: int, size: int) -> bytes:
-        if off < 0 or off + size > len(self.data):
+        at = self.skb.data_off + off  # the network header may lie before skb->data
+        if at < 0 or off + size > len(self.data):
             raise _Bad
-        return self.data[off : off + size]
+        return self.skb.head[at : at + size]
 
     def _u16(self, off: int) -> int:
         return int.from_bytes(self._bytes(off, 2))

@@ -1,5 +1,5 @@
-"""The grid: every kind of socket of an IP stack, every filter, every frame. Frames come in by a TAP, a veth and lo; the simulator and
-the running kernel must agree on what is delivered, how long it is, from whom, on errnos, counts, and on what the filter saw."""
+"""The grid: every kind of socket of an IP stack, every filter, every frame. Frames come in by a TAP, a veth and lo; the simulator
+and the running kernel must agree on what is delivered, how long it is, from whom, on counts, and on what the filter saw."""
 
 from __future__ import annotations
 
@@ -23,20 +23,35 @@ from support.skb_recorder import SkbRecorder
 
 from netbpf.abi import sockopt as so
 from netbpf.host.lab import Lab
-from netbpf.isa import builders as b
 
 pytestmark = needs_kernel
 FRAMES = udp_frames()
 PINGS = ping_frames()
 MTU = 65521  # the most a TAP takes: frames as large as what segmentation offload makes
+LINEAR_BYTES = 4000  # a longer frame that a packet socket sends lies in pages (docs/differences.md)
 TELLING = (
-    *("ip4", "ip4 short", "ip4 empty", "ip6", "ip6 short", "options long", "tag 81000000", "size 1400", "size 8000", "ext hop routing dest"),
-    *("fragment in order 3", "fragment in order 6 3", "wrong checksum", "net broadcast to all", "group 6 to group", "ext dest"),
+    *("ip4", "ip4 short", "ip4 empty", "ip6", "ip6 short", "options long", "tag 81000000", "size 1400", "size 8000"),
+    *(
+        "ext hop routing dest",
+        "fragment in order 3",
+        "fragment in order 6 3",
+        "wrong checksum",
+        "net broadcast to all",
+        "group 6 to group",
+        "ext dest",
+    ),
 )
 RAW_KINDS = {
-    "udp": (so.AF_INET, 17), "icmp": (so.AF_INET, 1), "99": (so.AF_INET, 99), "udp6": (so.AF_INET6, 17), "icmp6": (so.AF_INET6, 58),
-    "hop6": (so.AF_INET6, 0x2B), "fragment6": (so.AF_INET6, 44), "dest6": (so.AF_INET6, 60), "99 in 6": (so.AF_INET6, 99),
-}  # fmt: skip
+    "udp": (so.AF_INET, 17),
+    "icmp": (so.AF_INET, 1),
+    "99": (so.AF_INET, 99),
+    "udp6": (so.AF_INET6, 17),
+    "icmp6": (so.AF_INET6, 58),
+    "hop6": (so.AF_INET6, 0x2B),
+    "fragment6": (so.AF_INET6, 44),
+    "dest6": (so.AF_INET6, 60),
+    "99 in 6": (so.AF_INET6, 99),
+}
 
 
 def udp_socket(lab: Lab, family: int = so.AF_INET6) -> Any:
@@ -164,10 +179,8 @@ def test_other_devices(kind: str) -> None:
     def case(lab: Lab, log: Log) -> None:
         recorder = SkbRecorder(lab.process)
         sock = recorder.attach(udp_socket(lab))
-        end = lab.process.prog_load(b.assemble(b.BPF_MOV64_IMM(0, -1), b.BPF_EXIT_INSN()))
-        lab.process.close(end)
         for name, frame in FRAMES.items():
-            if len(frame) > 9000:
+            if len(frame) > LINEAR_BYTES:
                 continue
             if kind == "lo":
                 frame = bytes(12) + frame[12:]
@@ -176,5 +189,3 @@ def test_other_devices(kind: str) -> None:
             log(f"{name}: got", lambda: all_of(sock))
 
     same(case, kind=kind, addresses=ADDRESSES)
-
-

@@ -1,5 +1,5 @@
-"""Frames for sockets of an IP stack: what comes in to 10.0.0.1 and fd00::1, whole and damaged, tagged, in fragments, behind extension
-headers; and filters that read every offset base."""
+"""Frames for sockets of an IP stack: what comes in to 10.0.0.1 and fd00::1, whole and damaged, tagged, in fragments, behind
+extension headers; and filters that read every offset base."""
 
 from __future__ import annotations
 
@@ -40,9 +40,15 @@ def ether(packet: bytes, kind: bytes | None = None, to: bytes = MAC, tags: bytes
 
 
 def udp4(
-    data: bytes = BODY, *, source: bytes = PEER4, target: bytes = US4, port: int = UDP_PORT, check: str = "full", options: bytes = b"",
+    data: bytes = BODY,
+    *,
+    source: bytes = PEER4,
+    target: bytes = US4,
+    port: int = UDP_PORT,
+    check: str = "full",
+    options: bytes = b"",
     fragment: int = 0,
-) -> bytes:  # fmt: skip
+) -> bytes:
     raw = build_udp(source, target, PEER_PORT, port, data, check=check)
     return build_ipv4(source, target, 17, raw, ident=7, fragment=fragment, options=options)
 
@@ -51,7 +57,9 @@ def udp6(data: bytes = BODY, *, source: bytes = PEER6, target: bytes = US6, port
     return build_ipv6(source, target, 17, build_udp(source, target, PEER_PORT, port, data, check=check))
 
 
-def tcp(source: bytes, target: bytes, flags: int, *, data: bytes = b"", port: int = 1, options: bytes = b"", sport: int = PEER_PORT) -> bytes:
+def tcp(
+    source: bytes, target: bytes, flags: int, *, data: bytes = b"", port: int = 1, options: bytes = b"", sport: int = PEER_PORT
+) -> bytes:
     raw = build_tcp(source, target, Tcp(sport, port, 1000, 0, flags, 8192, options, data))
     return build_ipv4(source, target, 6, raw, ident=7) if len(source) == 4 else build_ipv6(source, target, 6, raw)
 
@@ -84,27 +92,57 @@ def udp_frames() -> dict[str, bytes]:
     good4, good6 = udp4(), udp6()
     short4 = udp4(b"hey")
     out = {
-        "ip4": good4, "ip4 short": short4, "ip4 empty": udp4(b""), "ip4 padded": short4 + bytes(20), "ip6": good6,
-        "ip6 short": udp6(b"hey"), "ip6 padded": udp6(b"hey") + bytes(9), "ip6 empty": udp6(b""),
-        "options nop": udp4(options=b"\1\1\1\0"), "options bad": udp4(options=b"\x07\x09\1\0"), "options long": udp4(options=b"\1" * 40),
-        "other port": udp4(port=9), "other port 6": udp6(port=9), "no checksum": udp4(check="none"), "no checksum 6": udp6(check="none"),
-        "wrong checksum": patched(good4, 26, b"\1\2"), "wrong checksum short": patched(short4, 26, b"\1\2"),
-        "wrong checksum 6": patched(good6, 46, b"\1\2"), "wrong checksum 6 short": patched(udp6(b"hey"), 46, b"\1\2"),
-        "wrong checksum 69 bytes": patched(udp4(bytes(69)), 26, b"\1\2"), "wrong checksum 68 bytes": patched(udp4(bytes(68)), 26, b"\1\2"),
-        "wrong header sum": patched(good4, 10, b"\1\2"), "version 5": patched(good4, 0, b"\x55", seal=True),
-        "header of 16": patched(good4, 0, b"\x44", seal=True), "length beyond": patched(good4, 2, b"\x01\x00", seal=True),
-        "length 20": patched(good4, 2, b"\x00\x14", seal=True), "length 24": patched(good4, 2, b"\x00\x18", seal=True),
-        "length 10": patched(good4, 2, b"\x00\x0a", seal=True), "ttl 0": patched(good4, 8, b"\0", seal=True),
-        "udp length 7": patched(good4, 24, b"\0\7"), "udp length 8": patched(udp4(check="none"), 24, b"\0\x08"),
-        "udp length 20": patched(udp4(check="none"), 24, b"\0\x14"), "udp length beyond": patched(good4, 24, b"\0\xff"),
-        "udp length 0": patched(udp4(check="none"), 24, b"\0\0"), "udp length 0 in ip6": patched(good6, 44, b"\0\0"),
-        "from us": udp4(source=US4), "from us 6": udp6(source=US6), "from lo": udp4(source=b"\x7f\0\0\1"),
-        "to lo": udp4(target=b"\x7f\0\0\1"), "from all": udp4(source=b"\xff" * 4), "from group": udp4(source=b"\xe0\0\0\1"),
-        "from zero": udp4(source=bytes(4)), "from far": udp4(source=b"\x08\x08\x08\x08"), "to far": udp4(target=b"\x08\x08\x08\x08"),
-        "from group 6": udp6(source=b"\xff\2" + bytes(13) + b"\1"), "to lo 6": udp6(target=bytes(15) + b"\1"),
-        "to far 6": udp6(target=b"\xfd\1" + bytes(14)), "from lo 6": udp6(source=bytes(15) + b"\1"),
-        "from zero net": udp4(source=b"\0\0\0\5"), "from 10.0.0.255": udp4(source=b"\x0a\0\0\xff"),
-    }  # fmt: skip
+        "ip4": good4,
+        "ip4 short": short4,
+        "ip4 empty": udp4(b""),
+        "ip4 padded": short4 + bytes(20),
+        "ip6": good6,
+        "ip6 short": udp6(b"hey"),
+        "ip6 padded": udp6(b"hey") + bytes(9),
+        "ip6 empty": udp6(b""),
+        "options nop": udp4(options=b"\1\1\1\0"),
+        "options bad": udp4(options=b"\x07\x09\1\0"),
+        "options long": udp4(options=b"\1" * 40),
+        "other port": udp4(port=9),
+        "other port 6": udp6(port=9),
+        "no checksum": udp4(check="none"),
+        "no checksum 6": udp6(check="none"),
+        "wrong checksum": patched(good4, 26, b"\1\2"),
+        "wrong checksum short": patched(short4, 26, b"\1\2"),
+        "wrong checksum 6": patched(good6, 46, b"\1\2"),
+        "wrong checksum 6 short": patched(udp6(b"hey"), 46, b"\1\2"),
+        "wrong checksum 69 bytes": patched(udp4(bytes(69)), 26, b"\1\2"),
+        "wrong checksum 68 bytes": patched(udp4(bytes(68)), 26, b"\1\2"),
+        "wrong header sum": patched(good4, 10, b"\1\2"),
+        "version 5": patched(good4, 0, b"\x55", seal=True),
+        "header of 16": patched(good4, 0, b"\x44", seal=True),
+        "length beyond": patched(good4, 2, b"\x01\x00", seal=True),
+        "length 20": patched(good4, 2, b"\x00\x14", seal=True),
+        "length 24": patched(good4, 2, b"\x00\x18", seal=True),
+        "length 10": patched(good4, 2, b"\x00\x0a", seal=True),
+        "ttl 0": patched(good4, 8, b"\0", seal=True),
+        "udp length 7": patched(good4, 24, b"\0\7"),
+        "udp length 8": patched(udp4(check="none"), 24, b"\0\x08"),
+        "udp length 20": patched(udp4(check="none"), 24, b"\0\x14"),
+        "udp length beyond": patched(good4, 24, b"\0\xff"),
+        "udp length 0": patched(udp4(check="none"), 24, b"\0\0"),
+        "udp length 0 in ip6": patched(good6, 44, b"\0\0"),
+        "from us": udp4(source=US4),
+        "from us 6": udp6(source=US6),
+        "from lo": udp4(source=b"\x7f\0\0\1"),
+        "to lo": udp4(target=b"\x7f\0\0\1"),
+        "from all": udp4(source=b"\xff" * 4),
+        "from group": udp4(source=b"\xe0\0\0\1"),
+        "from zero": udp4(source=bytes(4)),
+        "from far": udp4(source=b"\x08\x08\x08\x08"),
+        "to far": udp4(target=b"\x08\x08\x08\x08"),
+        "from group 6": udp6(source=b"\xff\2" + bytes(13) + b"\1"),
+        "to lo 6": udp6(target=bytes(15) + b"\1"),
+        "to far 6": udp6(target=b"\xfd\1" + bytes(14)),
+        "from lo 6": udp6(source=bytes(15) + b"\1"),
+        "from zero net": udp4(source=b"\0\0\0\5"),
+        "from 10.0.0.255": udp4(source=b"\x0a\0\0\xff"),
+    }
     frames = {name: ether(packet) for name, packet in out.items()}
     frames |= _placed(good4, good6) | _tagged(good4, good6) | _cut(good4, good6) | _fragments() | _extensions()
     for size in (1400, 8000, 30000, 65000):
@@ -119,11 +157,18 @@ def _placed(good4: bytes, good6: bytes) -> dict[str, bytes]:
     group6 = udp6(target=b"\xff\2" + bytes(13) + b"\1")
     macs = {"us": MAC, "all": b"\xff" * 6, "group": bytes.fromhex("01005e000001"), "other": bytes.fromhex("02000000ff03")}
     packets = {
-        "ip4": good4, "ip6": good6, "net broadcast": all4, "all broadcast": udp4(target=b"\xff" * 4), "group": group4, "group 6": group6,
-        "group not joined": udp4(target=b"\xe1\1\1\1"), "group 6 not joined": udp6(target=b"\xff\2" + bytes(13) + b"\x77"),
-        "zero to all": udp4(source=bytes(4), target=b"\xff" * 4), "group 1": udp6(target=b"\xff\1" + bytes(13) + b"\1"),
+        "ip4": good4,
+        "ip6": good6,
+        "net broadcast": all4,
+        "all broadcast": udp4(target=b"\xff" * 4),
+        "group": group4,
+        "group 6": group6,
+        "group not joined": udp4(target=b"\xe1\1\1\1"),
+        "group 6 not joined": udp6(target=b"\xff\2" + bytes(13) + b"\x77"),
+        "zero to all": udp4(source=bytes(4), target=b"\xff" * 4),
+        "group 1": udp6(target=b"\xff\1" + bytes(13) + b"\1"),
         "group 0": udp6(target=b"\xff\0" + bytes(13) + b"\1"),
-    }  # fmt: skip
+    }
     return {f"{name} to {place}": ether(packet, to=mac) for place, mac in macs.items() for name, packet in packets.items()}
 
 
@@ -180,13 +225,28 @@ def _fragments() -> dict[str, bytes]:
 def _extensions() -> dict[str, bytes]:
     datagram = build_udp(PEER6, US6, PEER_PORT, UDP_PORT, BODY)
     chains: dict[str, list[tuple[int, bytes]]] = {
-        "hop": [(0, PAD)], "dest": [(60, PAD)], "hop dest": [(0, PAD), (60, PAD)], "routing": [(43, ROUTED_DONE)],
-        "routing on": [(43, ROUTED_ON)], "hop routing dest": [(0, PAD), (43, ROUTED_DONE), (60, PAD)], "hop twice": [(0, PAD), (0, PAD)],
-        "dest hop": [(60, PAD), (0, PAD)], "alert": [(0, ROUTER_ALERT)], "alert in dest": [(60, ROUTER_ALERT)], "long pad": [(0, LONG_PAD)],
-        "long pad in dest": [(60, LONG_PAD)], "bad pad": [(60, BAD_PAD)], "unknown": [(60, UNKNOWN_SKIP)], "unknown hop": [(0, UNKNOWN_SKIP)],
-        "unknown drop": [(60, UNKNOWN_DROP)], "unknown drop hop": [(0, UNKNOWN_DROP)], "atomic": [(44, ATOMIC)],
-        "atomic dest": [(44, ATOMIC), (60, PAD)], "dest atomic": [(60, PAD), (44, ATOMIC)], "beyond": [(60, bytes((9, 1, 4, 0, 0, 0, 0)))],
-    }  # fmt: skip
+        "hop": [(0, PAD)],
+        "dest": [(60, PAD)],
+        "hop dest": [(0, PAD), (60, PAD)],
+        "routing": [(43, ROUTED_DONE)],
+        "routing on": [(43, ROUTED_ON)],
+        "hop routing dest": [(0, PAD), (43, ROUTED_DONE), (60, PAD)],
+        "hop twice": [(0, PAD), (0, PAD)],
+        "dest hop": [(60, PAD), (0, PAD)],
+        "alert": [(0, ROUTER_ALERT)],
+        "alert in dest": [(60, ROUTER_ALERT)],
+        "long pad": [(0, LONG_PAD)],
+        "long pad in dest": [(60, LONG_PAD)],
+        "bad pad": [(60, BAD_PAD)],
+        "unknown": [(60, UNKNOWN_SKIP)],
+        "unknown hop": [(0, UNKNOWN_SKIP)],
+        "unknown drop": [(60, UNKNOWN_DROP)],
+        "unknown drop hop": [(0, UNKNOWN_DROP)],
+        "atomic": [(44, ATOMIC)],
+        "atomic dest": [(44, ATOMIC), (60, PAD)],
+        "dest atomic": [(60, PAD), (44, ATOMIC)],
+        "beyond": [(60, bytes((9, 1, 4, 0, 0, 0, 0)))],
+    }
     out = {f"ext {name}": ether(extended(kinds, 17, datagram)) for name, kinds in chains.items()}
     out["ext none"] = ether(extended([(60, PAD)], 59, datagram))
     out["ext unknown protocol"] = ether(extended([(60, PAD)], 99, datagram))
@@ -221,7 +281,7 @@ def _bounded(*insns: Instruction | Sequence[Instruction]) -> Program:
     """R0 as a verdict of 1 to 256 bytes."""
     return b.assemble(
         b.BPF_MOV64_REG(6, 1), *insns, b.BPF_ALU64_IMM(b.BPF_AND, 0, 0xFF), b.BPF_ALU64_IMM(b.BPF_ADD, 0, 1), b.BPF_EXIT_INSN()
-    )  # fmt: skip
+    )
 
 
 BASES: Final = {"data": 0, "net": SKF_NET_OFF, "link": SKF_LL_OFF}

@@ -188,7 +188,7 @@ class IpStack:
         return ranked[0].ip if ranked else bytes(len(next_hop))
 
     def send(self, packet: bytes, path: Path, sent: Sent, *, loop: bool = True) -> None:
-        """An IP packet out, in fragments where it must be. A broadcast is for us too, and (``loop``) a multicast where we joined."""
+        """An IP packet out, in fragments where it must be. A broadcast is for us too; with ``loop``, a group that we joined."""
         device = path.device
         target = _target(packet)
         ours = is_multicast(target) and loop and self.is_joined(target, device)

@@ -168,12 +168,11 @@ class PacketSocket(Sock):
         return len(data)
 
     def _link_header(self, device: NetDevice, address: Any) -> bytes:
-        """What SOCK_DGRAM puts in front: to the address's hardware address, of the address's protocol (else its own)."""
+        """What SOCK_DGRAM puts in front: to the address's hardware address, of its protocol (else the socket's). Bytes that the
+        address lacks are zeros; a kernel takes what lies behind it."""
         to = bytes(address[4]) if address is not None and len(address) > 4 else b""
         protocol = address[1] if address is not None and len(address) > 1 else self.listens_to
-        if address is not None and len(to) < len(device.mac):
-            raise BpfError(errno.EINVAL)
-        return (to[:6] or bytes(6)) + device.mac + protocol.to_bytes(2)
+        return to[:6].ljust(6, b"\0") + device.mac + protocol.to_bytes(2)
 
 
 def inside_tags(data: bytes, protocol: int) -> tuple[int, tuple[int, int]]:

@@ -26,7 +26,7 @@ class RawSocket(InetSocket):
 
     def __init__(self, family: int, machine: Machine, network: Network, protocol: int, uid: int = 0) -> None:
         super().__init__(family, machine, network, so.SOCK_RAW, protocol, uid)
-        self.hdrincl = protocol == IPPROTO_RAW
+        self.hdrincl, self.reuseaddr = protocol == IPPROTO_RAW, True
         self.checksum_at = 2 if self.is_v6 and protocol == IPPROTO_ICMPV6 else None
         self.port = protocol  # what getsockname tells in its place
         self.ip.raw.sockets.insert(0, self)
@@ -120,6 +120,11 @@ class RawSocket(InetSocket):
         bare = data[:at] + bytes(2) + data[at + 2 :]
         value = checksum(bare, pseudo_sum(source, target, self.protocol, len(bare)))
         return bare[:at] + (value or 0xFFFF).to_bytes(2) + bare[at + 2 :]
+
+    def check_flags(self, flags: int) -> None:
+        if flags & so.MSG_OOB:
+            raise BpfError(errno.EOPNOTSUPP)
+        super().check_flags(flags)
 
     # --- in ---------------------------------------------------------------------------------------------------------------
     def deliver(self, packet: IpPacket) -> None:

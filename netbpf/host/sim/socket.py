@@ -233,8 +233,8 @@ class SimSocket:
 
     # --- receiving --------------------------------------------------------------------------------------------------------
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """The next message, or bytes of a stream, cut to ``bufsize``."""
-        return self.recvmsg(bufsize, 0, flags)[0]
+        """The next message, or bytes of a stream, cut to ``bufsize``; for 0 nothing is asked, as Python has it."""
+        return self.recvmsg(bufsize, 0, flags)[0] if bufsize else b""
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
         data, _, _, address = self.recvmsg(bufsize, 0, flags)
@@ -242,7 +242,7 @@ class SimSocket:
 
     def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:
         """Bytes written; with MSG_TRUNC the message's length even where that is more."""
-        return self.recvfrom_into(buffer, nbytes, flags)[0]
+        return self.recvfrom_into(buffer, nbytes, flags)[0] if len(buffer) else 0
 
     @as_socket_error
     def recvfrom_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:

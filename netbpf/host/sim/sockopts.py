@@ -19,7 +19,7 @@ from netbpf.host.sim.inet_socket import InetSocket
 from netbpf.host.sim.machine import Task
 from netbpf.host.sim.packet_socket import MREQ, PacketSocket
 from netbpf.host.sim.raw_socket import RawSocket
-from netbpf.host.sim.reuseport import group_for_program
+from netbpf.host.sim.reuseport import Group, group_for_program
 from netbpf.host.sim.sock import Sock
 from netbpf.host.sim.tcp_socket import TcpSocket
 from netbpf.host.sim.udp import UdpSocket
@@ -103,26 +103,31 @@ def _lock(task: Task, sock: Sock, raw: bytes) -> None:
 
 
 # --- groups that share a port -------------------------------------------------------------------------------------------------
-Member = UdpSocket | TcpSocket
+def _group(sock: Sock) -> Group:
+    """Whose program is to be set. Raises BpfError(EINVAL) for a socket that shares no port."""
+    if not isinstance(sock, UdpSocket | TcpSocket):
+        raise BpfError(errno.EINVAL)
+    return group_for_program(sock)
 
 
-def _attach_reuseport_bpf(task: Task, sock: Member, raw: bytes) -> None:
+def _attach_reuseport_bpf(task: Task, sock: Sock, raw: bytes) -> None:
     fd = _fd(raw)
     sock.filter.check_unlocked()
     obj = task.fds.get(fd).obj
     SocketFilter.check_program(obj)
-    group_for_program(sock).program.attach(obj)
+    _group(sock).program.attach(obj)
 
 
-def _attach_reuseport_cbpf(task: Task, sock: Member, raw: bytes) -> None:
+def _attach_reuseport_cbpf(task: Task, sock: Sock, raw: bytes) -> None:
     insns = _fprog(task, sock, raw)
-    group_for_program(sock).program.attach_classic(insns)
+    _group(sock).program.attach_classic(insns)
 
 
-def _detach_reuseport(task: Task, sock: Member, raw: bytes) -> None:
-    if sock.group is None:
+def _detach_reuseport(task: Task, sock: Sock, raw: bytes) -> None:
+    group = sock.group if isinstance(sock, InetSocket) else None
+    if group is None:
         raise BpfError(errno.ENOENT if sock.reuseport else errno.EINVAL)
-    sock.group.program.detach()
+    group.program.detach()
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------------
@@ -167,6 +172,12 @@ def _bind_to_device(task: Task, sock: Sock, raw: bytes) -> None:
     sock.ifindex = sock.network.device(name).ifindex if name else 0
 
 
+def _set_reuseport(task: Task, sock: Sock, raw: bytes) -> None:
+    if _int(raw) and not isinstance(sock, InetSocket):
+        raise BpfError(errno.EOPNOTSUPP)
+    sock.reuseport = bool(_int(raw))
+
+
 def _device_name(sock: Sock) -> bytes:
     device = sock.network.by_index(sock.ifindex)
     return device.name.encode() + b"\0" if device else b""
@@ -176,9 +187,7 @@ def _bind_to_ifindex(task: Task, sock: Sock, raw: bytes) -> None:
     ifindex = _int(raw)
     if ifindex < 0:
         raise BpfError(errno.EINVAL)
-    if ifindex and sock.network.by_index(ifindex) is None:
-        raise BpfError(errno.ENODEV)
-    sock.ifindex = ifindex
+    sock.ifindex = ifindex  # of a device that may come
 
 
 def _set_linger(task: Task, sock: Sock, raw: bytes) -> None:
@@ -270,15 +279,14 @@ _SOL = so.SOL_SOCKET
 ANY = (Sock,)
 INET = (InetSocket,)
 PACKET = (PacketSocket,)
-SHARED = (UdpSocket, TcpSocket)
 OPTIONS: Final[dict[tuple[int, int], Option]] = {
     (_SOL, so.SO_ATTACH_BPF): Option(ANY, _attach_bpf, None),
     (_SOL, so.SO_ATTACH_FILTER): Option(ANY, _attach_filter, None),
     (_SOL, so.SO_DETACH_FILTER): Option(ANY, _detach, None),
     (_SOL, so.SO_LOCK_FILTER): Option(ANY, _lock, lambda s: INT.pack(int(s.filter.locked))),
-    (_SOL, so.SO_ATTACH_REUSEPORT_EBPF): Option(SHARED, _attach_reuseport_bpf, None),
-    (_SOL, so.SO_ATTACH_REUSEPORT_CBPF): Option(SHARED, _attach_reuseport_cbpf, None),
-    (_SOL, so.SO_DETACH_REUSEPORT_BPF): Option(SHARED, _detach_reuseport, None),
+    (_SOL, so.SO_ATTACH_REUSEPORT_EBPF): Option(ANY, _attach_reuseport_bpf, None),
+    (_SOL, so.SO_ATTACH_REUSEPORT_CBPF): Option(ANY, _attach_reuseport_cbpf, None),
+    (_SOL, so.SO_DETACH_REUSEPORT_BPF): Option(ANY, _detach_reuseport, None),
     (_SOL, so.SO_RCVBUF): Option(ANY, _set_rcvbuf, lambda s: INT.pack(s.rcvbuf)),
     (_SOL, so.SO_RCVBUFFORCE): Option(ANY, _forced("rcvbuf", truesize.MIN_RCVBUF), None),
     (_SOL, so.SO_SNDBUF): Option(ANY, _set_sndbuf, lambda s: INT.pack(s.sndbuf)),
@@ -288,7 +296,7 @@ OPTIONS: Final[dict[tuple[int, int], Option]] = {
     (_SOL, so.SO_BINDTODEVICE): Option(ANY, _bind_to_device, _device_name, least=0),
     (_SOL, so.SO_BINDTOIFINDEX): Option(ANY, _bind_to_ifindex, lambda s: INT.pack(s.ifindex)),
     (_SOL, so.SO_REUSEADDR): _flag("reuseaddr"),
-    (_SOL, so.SO_REUSEPORT): _flag("reuseport"),
+    (_SOL, so.SO_REUSEPORT): Option(ANY, _set_reuseport, lambda s: INT.pack(int(s.reuseport))),
     (_SOL, so.SO_BROADCAST): _flag("broadcast"),
     (_SOL, so.SO_KEEPALIVE): _flag("keepalive"),
     (_SOL, so.SO_RXQ_OVFL): _flag("rxq_ovfl"),

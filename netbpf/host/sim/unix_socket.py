@@ -81,19 +81,22 @@ class UnixSocket(Sock):
     # --- out --------------------------------------------------------------------------------------------------------------
     def send(self, data: bytes, address: Any, wait: Wait, flags: int) -> int:
         """Raises BpfError(ENOTCONN, ENOENT, ECONNREFUSED, EMSGSIZE, EPIPE, EPERM, EAGAIN)."""
-        other = self._find(address) if address is not None else self.peer
-        if other is None:
+        if address is None and self.peer is None:
             raise BpfError(errno.ENOTCONN)
         if len(data) > self.sndbuf - 32:
             raise BpfError(errno.EMSGSIZE)
+        if self.shut & SHUT_WR:
+            raise BpfError(errno.EPIPE)
+        self.wait_for(lambda: self.wmem < self.sndbuf, wait)
+        other = self._find(address) if address is not None else self.peer
+        assert other is not None
         if not other.refs:
             self.peer = None if other is self.peer else self.peer
             raise BpfError(errno.ECONNREFUSED)
         if other.peer is not None and other.peer is not self:
             raise BpfError(errno.EPERM)
-        if self.shut & SHUT_WR or other.shut & SHUT_RD:
+        if other.shut & SHUT_RD:
             raise BpfError(errno.EPIPE)
-        self.wait_for(lambda: self.wmem < self.sndbuf, wait)
         if other.peer is not self:
             self.wait_for(lambda: not other.is_full() or not other.refs, wait)
         other.deliver(data, self)
