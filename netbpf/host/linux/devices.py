@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -114,6 +115,7 @@ def bring_up(name: str) -> None:
         fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags | IFF_UP | IFF_NOARP))
 
 
+ADDRESS_S: Final = 2.0
 _QUIET_IPV6: Final = (("addr_gen_mode", "1"), ("router_solicitations", "0"), ("accept_dad", "0"), ("disable_ipv6", "0"))
 
 
@@ -132,6 +134,20 @@ def add_address(name: str, address: str) -> None:
             ip.addr("add", index=socket.if_nametoindex(name), address=host, prefixlen=int(prefix or (128 if ":" in host else 32)))
         except pyroute2.NetlinkError as e:
             raise BpfError(e.code, f"{address} on {name}: {e}") from None
+    deadline = time.monotonic() + ADDRESS_S
+    while ":" in host and not _is_own(host) and time.monotonic() < deadline:
+        time.sleep(0.001)  # the kernel makes an IPv6 address usable a little later
+
+
+def _is_own(host: str) -> bool:
+    """Whether a socket can be bound to an IPv6 address and reach it."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+            probe.connect((host, 9))
+        except OSError:
+            return False
+        return True
 
 
 def get_mac(name: str) -> bytes:
