@@ -61,6 +61,11 @@ class InetSocket(Sock):
     def is_v6(self) -> bool:
         return len(self.any) == 16
 
+    @property
+    def is_hashed(self) -> bool:
+        """Whether packets can find it."""
+        return self.port != 0
+
     def release(self) -> None:
         for ifindex, group in self.groups:
             device = self.network.by_index(ifindex)

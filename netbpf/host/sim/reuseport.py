@@ -25,9 +25,7 @@ class Group:
         self.program = SocketFilter(machine)
 
     def add(self, sock: InetSocket) -> None:
-        """``sock`` joins; a group it had alone, and that group's program, are gone."""
-        if sock.group is not None:
-            sock.group.leave(sock)
+        """``sock``, which is in no group, joins."""
         self.members.append(sock)
         sock.group = self
 
@@ -40,25 +38,27 @@ class Group:
         if not self.members:
             self.program.release()
 
-    def select(self, skb: SkBuff, hlen: int, flow: int, *, listening: bool = False) -> InetSocket | None:
+    def select(self, skb: SkBuff, hlen: int, flow: int) -> InetSocket | None:
         """reuseport_select_sock. The program sees skb->data behind the transport header and returns an index; one that is out
         of range, like no program at all, leaves it to the flow's hash."""
         if self.program.is_attached and hlen <= skb.len:
             inside = replace(skb, data_off=skb.data_off + hlen, len=skb.len - hlen, cb=bytearray(20))
             index = self.program.run(inside)
-            ready = [m for m in self.members if m.is_listening] if listening else self.members
-            if index < len(ready):
-                return ready[index]
-        ready = [m for m in self.members if m.peer is None and m.is_listening == listening]
+            if index < len(self.members):
+                return self.members[index]
+        ready = [m for m in self.members if m.peer is None]
         return ready[flow * len(ready) >> 32] if ready else None
 
 
 def join_group(sock: InetSocket, others: Iterable[InetSocket]) -> None:
-    """On binding: into the group of those that have the very same address, user and device, or into one of its own."""
+    """On binding (of TCP: on listening): into the group of those that have the very same address, user and device, or into one of
+    its own. Raises BpfError(EADDRINUSE) where there is such a group and the socket brings another."""
     if not sock.reuseport:
         return
     for other in others:
         if other.group is not None and _is_same_place(sock, other):
+            if sock.group is not None:
+                raise BpfError(errno.EADDRINUSE)
             other.group.add(sock)
             return
     own_group(sock)
@@ -73,8 +73,9 @@ def own_group(sock: InetSocket) -> Group:
 
 
 def group_for_program(sock: InetSocket) -> Group:
-    """Whose program SO_ATTACH_REUSEPORT_* sets. Raises BpfError(EINVAL) for a bound socket without SO_REUSEPORT."""
-    if sock.group is None and (sock.port or not sock.reuseport):
+    """Whose program SO_ATTACH_REUSEPORT_* sets. Raises BpfError(EINVAL) for a socket without SO_REUSEPORT, or one that got it too
+    late."""
+    if sock.group is None and (sock.is_hashed or not sock.reuseport):
         raise BpfError(errno.EINVAL)
     return own_group(sock)
 

@@ -12,6 +12,7 @@ from netbpf.errors import BpfError
 from netbpf.host.sim.inet_socket import InetSocket, to_plain
 from netbpf.host.sim.machine import Machine
 from netbpf.host.sim.network import Network
+from netbpf.host.sim.reuseport import join_group
 from netbpf.host.sim.sock import SHUT_RD, SHUT_WR, Delivered, Sock, Wait
 from netbpf.host.sim.tcp_state import CLOSE, LISTEN, SYN_SENT, Connection
 
@@ -55,6 +56,10 @@ class TcpSocket(InetSocket):
                 connection.finish()
         super().release()
 
+    @property
+    def is_hashed(self) -> bool:
+        return self.is_listening or self.connection is not None
+
     def names(self) -> dict[str, Any]:
         state = LISTEN if self.is_listening else CLOSE if self.connection is None else self.connection.state
         return {**super().names(), "sk_state": state}
@@ -81,16 +86,17 @@ class TcpSocket(InetSocket):
             raise BpfError(errno.EINVAL)
         if not self.port:
             self._bind(self.local, 0)
-        if any(self._hinders(other) for other in self.ip.tcp.bound[self.port]):
+        if not self.is_listening and any(self._hinders(other) for other in self.ip.tcp.bound[self.port]):
             raise BpfError(errno.EADDRINUSE)
         self.backlog = min(backlog & 0xFFFF_FFFF, SOMAXCONN)
         if not self.is_listening:
+            join_group(self, self.ip.tcp.bound[self.port])
             self.is_listening = True
             self.ip.tcp.listeners.insert(0, self)
 
     def _hinders(self, other: TcpSocket) -> bool:
         """Whether another listener stands in the way."""
-        shares = self.group is not None and self.group is other.group
+        shares = self.reuseport and other.reuseport and self.uid == other.uid
         return other is not self and other.is_listening and self.overlaps(other) and not shares
 
     def connect(self, address: Any, wait: Wait) -> None:

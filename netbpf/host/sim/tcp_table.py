@@ -8,7 +8,7 @@ from netbpf.abi.net import IPPROTO_TCP, PACKET_HOST
 from netbpf.errors import BpfError
 from netbpf.host.sim.inet_socket import take_port
 from netbpf.host.sim.ip_stack import IpPacket, IpStack
-from netbpf.host.sim.reuseport import hash_of, join_group
+from netbpf.host.sim.reuseport import hash_of
 from netbpf.host.sim.tcp_options import ACK, FIN, RST, SYN, seq_add
 from netbpf.host.sim.tcp_state import SYN_RECV, TIME_WAIT, Connection, Key, send_segment
 from netbpf.packet.inet import Tcp, ones_sum, parse_tcp, pseudo_sum
@@ -32,7 +32,6 @@ class TcpTable:
     def add(self, sock: TcpSocket, port: int) -> int:
         """Bind: the port. Raises BpfError(EADDRINUSE)."""
         port = take_port(self.bound, sock, port, lambda other: _clash(sock, other))
-        join_group(sock, self.bound.get(port, ()))
         self.bound.setdefault(port, []).insert(0, sock)
         return port
 
@@ -104,7 +103,7 @@ class TcpTable:
         if best is None or best.group is None:
             return best
         flow = hash_of(packet.source, packet.target, segment.sport, segment.dport)
-        chosen = best.group.select(packet.skb, segment.hlen, flow, listening=True)
+        chosen = best.group.select(packet.skb, segment.hlen, flow)
         return next((sock for sock in self.listeners if sock is chosen), best)
 
     def _at_listener(self, sock: TcpSocket, packet: IpPacket, segment: Tcp) -> None:
