@@ -98,8 +98,9 @@ class Connection:
     def _window(self, flags: int) -> int:
         """The field's value. It is not scaled in a SYN."""
         self.told_window = self.room()
-        if flags & SYN:
-            return min(self.room(), self.own_mss, MAX_WINDOW)
+        if flags & SYN:  # whole segments only
+            size = self.own_mss - (TS_BYTES if flags & ACK and self.stamped else 0)
+            return min(self.room() // size * size if self.room() > size else self.room(), MAX_WINDOW)
         return min(self.told_window >> (WSCALE if self.scaled else 0), MAX_WINDOW)
 
     def _emit(

@@ -52,31 +52,30 @@ class TcpTable:
         segment = parse_tcp(packet.payload)
         if skb.pkt_type != PACKET_HOST or packet.to_many or segment is None:
             return True
-        sound = _is_sound(packet)
-        if not sound and skb.len <= CHECKED_AT_ONCE:
+        checked = packet.arrival.checked or skb.len <= CHECKED_AT_ONCE
+        if checked and not is_sound(packet, skb.len):
             return True
         connection = self.connections.get((packet.target, segment.dport, packet.source, segment.sport))
         if connection is not None and connection.state == TIME_WAIT:
-            if sound and not segment.flags & RST:
+            if is_sound(packet, skb.len) and not segment.flags & RST:
                 connection.acknowledge()
             return True
         sock = self._owner(connection) if connection is not None else self._listener(packet, segment)
-        if sock is not None:
-            cut = self._filtered(sock, packet)
-            if cut is None or not sound:
-                return True
-            segment = cut
-        elif connection is None:
-            if sound and not segment.flags & RST:
+        if sock is None and connection is None:
+            if is_sound(packet, skb.len) and not segment.flags & RST:
                 self._reset(packet, segment)
             return True
-        if not sound:
-            return True
+        keep = skb.len if sock is None else self._filter(sock, packet)
+        cut = parse_tcp(packet.payload[:keep]) if keep else None
+        if cut is not None and (checked or is_sound(packet, keep)):
+            self._take(connection, sock, packet, cut)
+        return True
+
+    def _take(self, connection: Connection | None, sock: TcpSocket | None, packet: IpPacket, segment: Tcp) -> None:
         if connection is not None:
             connection.receive(segment)
         elif sock is not None:
             self._at_listener(sock, packet, segment)
-        return True
 
     @staticmethod
     def _owner(connection: Connection) -> TcpSocket | None:
@@ -84,15 +83,13 @@ class TcpTable:
         return connection.listener if connection.state == SYN_RECV else connection.sock
 
     @staticmethod
-    def _filtered(sock: TcpSocket, packet: IpPacket) -> Tcp | None:
-        """The segment as the socket's filter leaves it."""
+    def _filter(sock: TcpSocket, packet: IpPacket) -> int:
+        """Bytes of the segment that the socket's filter keeps, the header at least; 0 drops it."""
         skb = packet.skb
-        hlen = (skb.head[skb.data_off + 12] >> 4) * 4
-        keep = sock.run_filter(skb, hlen)
+        keep = sock.run_filter(skb, (skb.head[skb.data_off + 12] >> 4) * 4)
         if keep is None:
             sock.drops += 1
-            return None
-        return parse_tcp(skb.head[skb.data_off : skb.data_off + keep])
+        return keep or 0
 
     def _listener(self, packet: IpPacket, segment: Tcp) -> TcpSocket | None:
         best, most = None, -1
@@ -137,10 +134,12 @@ class TcpTable:
         send_segment(self.ip, path, packet.target, packet.source, answer, gso_segs=0)
 
 
-def _is_sound(packet: IpPacket) -> bool:
+def is_sound(packet: IpPacket, keep: int) -> bool:
+    """Whether the checksum is right of what was kept. A long segment is verified only behind the filter, so that one which was
+    cut there fails, as in the kernel."""
     if packet.arrival.checked:
         return True
-    return ones_sum(packet.payload, pseudo_sum(packet.source, packet.target, IPPROTO_TCP, packet.skb.len)) == 0xFFFF
+    return ones_sum(packet.payload[:keep], pseudo_sum(packet.source, packet.target, IPPROTO_TCP, packet.skb.len)) == 0xFFFF
 
 
 def _clash(sock: TcpSocket, other: TcpSocket) -> bool:
