@@ -34,7 +34,7 @@ FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 MSS: Final = bytes.fromhex("020405b4")
 PLAIN: Final = {so.AF_INET: (PEER4, US4), so.AF_INET6: (PEER6, US6)}
 # these read the acknowledgement or the checksum: numbers that each host chooses for itself
-RANDOM = ("data+6", "data+8", "data+9", "ind data+9", "ind back data+9", "net+26", "data+16")
+RANDOM = ("data+6", "data+8", "data+9", "ind data+9", "ind back data+9", "net+26", "data+16", "link+60")
 families = pytest.mark.parametrize("family", PLAIN)
 
 
