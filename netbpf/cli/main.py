@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "test": "run scenario files: programs, packets and what must come of them",
     "cover": "coverage of programs: a table, an HTML page, sums, lcov",
     "views": "the packets whose verdict differs between file and socket",
+    "debug": "step through a capture forwards and backwards, with breakpoints",
     "disasm": "print a program as the kernel's log or bpftool does",
     "asm": "assemble a program to bytes",
 }
