@@ -18,6 +18,7 @@ from netbpf.errors import InternalError, NetbpfError
 
 COMMANDS: dict[str, str] = {
     "replay": "run captures through a program: counts, verdicts, maps",
+    "attach": "a program on live packets: a device, or a TAP made for it",
     "verify": "would this program load? the kernel verifier's verdict and log",
     "why": "the path of a packet through a program; where two packets part",
     "test": "run scenario files: programs, packets and what must come of them",
@@ -38,7 +39,8 @@ _EPILOG = """begin with:
   netbpf replay --help
 
 exit codes: 0 ok, 64 usage, 65 program refused, 66 capture refused,
-70 our fault, 71 operating system, 74 input/output, 130 interrupted"""
+70 our fault, 71 operating system, 74 input/output,
+130 interrupted, 143 terminated; 1 a difference or a failed test"""
 
 
 class _Parser(argparse.ArgumentParser):

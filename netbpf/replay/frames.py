@@ -46,9 +46,12 @@ def _padded(data: bytes, wirelen: int) -> Sendable:
 def with_tag(skb: SkBuff, length: int | None = None) -> bytes:
     """The frame (the first ``length`` bytes of the sk_buff of it) with a tag that the kernel moved out back in line."""
     data = skb.head if length is None else skb.head[:length]
-    if not skb.vlan_present or len(data) < 12:
-        return data
-    return data[:12] + skb.vlan_proto.to_bytes(2) + skb.vlan_tci.to_bytes(2) + data[12:]
+    return put_tag(data, skb.vlan_proto, skb.vlan_tci) if skb.vlan_present else data
+
+
+def put_tag(data: bytes, tpid: int, tci: int) -> bytes:
+    """A frame with a VLAN tag behind its addresses; one that ends before stays as it is."""
+    return data if len(data) < 12 else data[:12] + tpid.to_bytes(2) + tci.to_bytes(2) + data[12:]
 
 
 def hex_dump(data: bytes, most: int = MAX_HEX_BYTES) -> str:

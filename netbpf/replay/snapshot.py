@@ -77,6 +77,14 @@ def counter_line(maps: Mapping[str, ReadableMap], most: int = 8) -> str:
     return "; ".join(parts)
 
 
+def labelled(m: ReadableMap, most: int) -> list[tuple[str, int | None]]:
+    """(key in words, value as a number or None) of at most ``most`` entries; IP protocols by their names."""
+    rows = [(k, number(m, v)) for k, v in entries(m, most)]
+    if rows and counts_protocols(m, [k for k, _ in rows]):
+        return sorted(((IP_PROTOCOLS[int.from_bytes(k, "little")], n) for k, n in rows), key=lambda row: row[0])
+    return [(_key_text(k), n) for k, n in rows]
+
+
 def counts_protocols(m: ReadableMap, keys: list[bytes]) -> bool:
     """Whether a map of these keys is one that counts by IP protocol, as the manual page's does."""
     is_hash = m.spec.map_type in (MapType.HASH, MapType.PERCPU_HASH)

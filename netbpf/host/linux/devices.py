@@ -32,10 +32,11 @@ class Wire(Protocol):
 
 
 class Tap:
-    """A TAP device: what is written to its descriptor comes in, what goes out is read from it."""
+    """A TAP device: what is written to its descriptor comes in, what goes out is read from it. It is up, without ARP; with
+    ``by_netlink`` it is brought up as any device is, and answers ARP."""
 
-    def __init__(self, name: str = "tap0", *, mac: bytes | None = None, mtu: int = 9000) -> None:
-        pytun = _import("pytun")
+    def __init__(self, name: str = "tap0", *, mac: bytes | None = None, mtu: int = 9000, by_netlink: bool = False) -> None:
+        pytun = import_live("pytun")
         try:
             self._tap: Any = pytun.TunTapDevice(name=name, flags=pytun.IFF_TAP | pytun.IFF_NO_PI)
         except pytun.Error as e:
@@ -44,7 +45,7 @@ class Tap:
         self._tap.mtu = mtu
         if mac is not None:
             set_mac(self.name, mac)
-        bring_up(self.name)
+        (bring_up_by_netlink if by_netlink else bring_up)(self.name)
         self.mac = get_mac(self.name)
         self.ifindex = socket.if_nametoindex(self.name)
 
@@ -66,7 +67,7 @@ class Veth:
     """A veth pair: a frame sent out of the far end comes in at ``name``."""
 
     def __init__(self, name: str = "veth0", *, mac: bytes | None = None, mtu: int = 9000) -> None:
-        pyroute2 = _import("pyroute2")
+        pyroute2 = import_live("pyroute2")
         self.name, self.far = name, f"{name}p"
         with pyroute2.IPRoute() as ip:
             ip.link("add", ifname=name, kind="veth", peer={"ifname": self.far})
@@ -85,7 +86,7 @@ class Veth:
 
     def close(self) -> None:
         self._out.close()
-        with _import("pyroute2").IPRoute() as ip:
+        with import_live("pyroute2").IPRoute() as ip:
             ip.link("del", index=self.ifindex)
 
 
@@ -122,7 +123,7 @@ _QUIET_IPV6: Final = (("addr_gen_mode", "1"), ("router_solicitations", "0"), ("a
 def add_address(name: str, address: str) -> None:
     """An address with its prefix; lo comes up too. IPv6 is let in on the device, with nothing said by it unasked and no wait for
     others who might have the address. Raises BpfError(EINVAL, EEXIST)."""
-    pyroute2 = _import("pyroute2")
+    pyroute2 = import_live("pyroute2")
     host, _, prefix = address.partition("/")
     bring_up("lo")
     if ":" in host:
@@ -148,6 +149,20 @@ def _is_own(host: str) -> bool:
         except OSError:
             return False
         return True
+
+
+def bring_up_by_netlink(name: str) -> None:
+    """The device goes up, as ``ip link set NAME up`` does it. Raises BpfError."""
+    pyroute2 = import_live("pyroute2")
+    with pyroute2.IPRoute() as ip:
+        ip.link("set", index=socket.if_nametoindex(name), state="up")
+
+
+def hardware_type(name: str) -> int:
+    """ARPHRD_* of a device of this thread's namespace. Raises OSError(ENODEV)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        asked = struct.pack("16s24x", name.encode())
+        return int(struct.unpack_from("H", fcntl.ioctl(s, SIOCGIFHWADDR, asked), 16)[0])
 
 
 def get_mac(name: str) -> bytes:
@@ -186,7 +201,8 @@ def _written(fd: int, frame: bytes) -> bool:
     return True
 
 
-def _import(name: str) -> Any:
+def import_live(name: str) -> Any:
+    """pytun or pyroute2. BpfError(ENOSYS) that says how to get it where it is not installed."""
     import importlib
 
     try:

@@ -13,6 +13,7 @@ from netbpf.host.linux.syscalls import checked, libc
 from netbpf.host.linux.worker import Worker
 
 CLONE_NEWNET: Final = 0x4000_0000
+RUN_NETNS: Final = "/run/netns"  # where ip-netns(8) keeps names
 _IPV6_CONF: Final = Path("/proc/sys/net/ipv6/conf")
 
 
@@ -25,7 +26,7 @@ def enter_new_netns() -> None:
 def enter_netns(name: str) -> None:
     """The calling thread goes to the namespace that ``ip netns`` calls ``name``. Raises BpfError(ENOENT, EPERM)."""
     try:
-        with open(f"/run/netns/{name}", "rb") as namespace:
+        with open(f"{RUN_NETNS}/{name}", "rb") as namespace:
             checked(libc.setns(ctypes.c_int(namespace.fileno()), ctypes.c_int(CLONE_NEWNET)))
     except FileNotFoundError as e:
         raise BpfError(e.errno or 0, f"ENOENT: no network namespace {name!r}") from None
