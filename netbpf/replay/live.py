@@ -55,12 +55,12 @@ class Source(Protocol):
 class RingSource:
     """A ring on a device, worked off by native code."""
 
-    def __init__(self, ring: Any, maps: Mapping[str, ReadableMap], output: CaptureWriter | None) -> None:
-        self._ring, self.maps, self._output = ring, maps, output
+    def __init__(self, ring: Any, maps: Mapping[str, ReadableMap]) -> None:
+        self._ring, self.maps = ring, maps
         self.what = f"listening, a ring of {ring.ring.block_bytes * ring.ring.blocks >> 20} MiB, native code"
 
     def step(self, timeout_s: float, most: int | None) -> None:
-        self._ring.run(timeout_s, max_packets=most, output=self._output)
+        self._ring.run(timeout_s, max_packets=most)
 
     @property
     def stats(self) -> FilterStats:
@@ -225,7 +225,7 @@ def open_ring(stack: ExitStack, run: Callable[..., Any], device: str, live: Any,
     sock, ring = run(open_ring_socket, device)
     stack.callback(sock.close)
     stack.callback(ring.close)
-    return RingSource(RingFilter(ring, live.loaded), live.maps, output)
+    return RingSource(RingFilter(ring, live.loaded, output), live.maps)
 
 
 def open_socket(run: Callable[..., Any], device: str) -> Any:

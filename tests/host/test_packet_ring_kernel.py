@@ -35,10 +35,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         yield made
 
 
-def ring_on(lab: Any, spec: ProgramSpec) -> tuple[RingFilter, LiveProgram]:
+def ring_on(lab: Any, spec: ProgramSpec, output: Any = None) -> tuple[RingFilter, LiveProgram]:
     _, ring = lab.process.run(open_ring_socket, lab.device.name)
     live = LiveProgram(spec, get_engine("native"), arrival_env())
-    return RingFilter(ring, live.loaded), live
+    return RingFilter(ring, live.loaded, output), live
 
 
 def close(ring: RingFilter) -> None:
@@ -62,13 +62,14 @@ def test_verdicts_are_the_kernels(lab: Lab) -> None:
 
 
 def test_maps_clock_and_written_capture(lab: Lab, tmp_path: Path) -> None:
+    out = create_capture(tmp_path / "o.pcap", 1)
     ours, live = ring_on(lab, COUNTING)
-    keeper, _ = ring_on(lab, load("r0 = 40\nexit\n"))
+    keeper, _ = ring_on(lab, load("r0 = 40\nexit\n"), out)
     with netbpf.attach(open_packet_socket(lab), COUNTING, backend="kernel") as theirs:
         for frame in FRAMES:
             lab.device.deliver(frame)
-        with create_capture(tmp_path / "o.pcap", 1) as out:
-            while ours.run(0.1) + keeper.run(0.0, output=out):
+        with out:
+            while ours.run(0.1) + keeper.run(0.0):
                 pass
         assert sorted(entries(live.maps["counts"])) == sorted(entries(theirs.maps["counts"]))
     with open_capture(tmp_path / "o.pcap") as reader:

@@ -104,6 +104,10 @@ class PacketRing:
         self._packets += block.packets
         return window
 
+    def no_block(self) -> RingWindow:
+        """A window without packets."""
+        return RingWindow(self._memory, 0, 0, self._layout, 0, 1)
+
     def packets(self, window: RingWindow) -> Iterator[RingPacket]:
         """A block's packets one by one."""
         return ring_packets(self._view, window.start, window.left)
@@ -146,15 +150,17 @@ def open_ring_socket(device: str, protocol: int = ETH_P_ALL) -> tuple[socket.soc
 class RingFilter:
     """A program on a ring. ``run`` works off blocks; ``totals`` count what the program said, ``filter_stats`` as well.
 
-    ``walker`` is a loaded program that walks windows (the native engine's). Raises UsageError for one that does not.
+    ``walker`` is a loaded program that walks windows (the native engine's); its code is made here, before packets wait for it.
+    Raises UsageError for one that does not.
     """
 
-    def __init__(self, ring: PacketRing, walker: object) -> None:
+    def __init__(self, ring: PacketRing, walker: object, output: CaptureWriter | None = None) -> None:
         if not isinstance(walker, WindowWalker):
             raise UsageError("a ring needs an engine that walks blocks by itself: --engine native")
-        self.ring, self.totals = ring, Totals()
+        self.ring, self.totals, self._output = ring, Totals(), output
         self._walker = cast("Any", walker)
         self._walker.device = Device(queue_mapping=known_device(ring.socket, ring.socket.getsockname()[0]).queue_mapping)
+        self._walk(ring.no_block(), 0)
 
     @property
     def filter_stats(self) -> FilterStats:
@@ -162,13 +168,7 @@ class RingFilter:
         t = self.totals
         return FilterStats(t.packets, t.accepted, t.dropped, t.trimmed, self.ring.statistics.drops)
 
-    def run(
-        self,
-        timeout_s: float | None = None,
-        *,
-        max_packets: int | None = None,
-        output: CaptureWriter | None = None,
-    ) -> int:
+    def run(self, timeout_s: float | None = None, *, max_packets: int | None = None) -> int:
         """Wait at most ``timeout_s`` for packets, then run all blocks that are ready; how many packets that were. Of a block that
         is cut by ``max_packets`` the rest is lost to the count. Raises OSError where the device is gone."""
         before, left = self.totals.packets, max_packets
@@ -177,7 +177,7 @@ class RingFilter:
             self.ring.wait(timeout_s)
             window = self.ring.ready()
         while window is not None:
-            self._walk(window, left, output)
+            self._walk(window, window.left if left is None else min(window.left, left))
             self.ring.release()
             done = self.totals.packets - before
             left = None if max_packets is None else max_packets - done
@@ -186,9 +186,5 @@ class RingFilter:
             window = self.ring.ready()
         return self.totals.packets - before
 
-    def _walk(self, window: RingWindow, most: int | None, output: CaptureWriter | None) -> None:
-        n = window.left if most is None else min(window.left, most)
-        if n:
-            self._walker.walk(window, self.totals, stop_ns=NEVER_NS, max_packets=n, output=output)
-
-
+    def _walk(self, window: RingWindow, packets: int) -> None:
+        self._walker.walk(window, self.totals, stop_ns=NEVER_NS, max_packets=packets, output=self._output)
