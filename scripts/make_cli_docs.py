@@ -35,7 +35,7 @@ input. Results go to standard output, messages and progress to standard error.
 | 70 | a bug of netbpf: please report it |
 | 71 | the operating system or a simulated call said no (an errno) |
 | 74 | input or output: a file that cannot be read or written |
-| 130 | interrupted; what was done is told |
+| 130, 143 | interrupted, terminated (`attach`); what was done is told |
 """
 
 

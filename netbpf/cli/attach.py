@@ -33,16 +33,19 @@ EX_DIFFERENCE: Final = 1
 EX_OSERR: Final = 71
 DESCRIPTION: Final = """A program on live packets. Two ways of being attached:
 
-listening (the default): a packet socket on IFACE is filtered. The program sees what the socket would get, coming in
-and going out; nobody else's traffic changes. On the native engine packets come from a ring (TPACKET_V3), a block at a
-time; else from recv(), one by one.
+listening (the default): a packet socket on IFACE is filtered. The program sees
+what the socket would get, coming in and going out; nobody else's traffic
+changes. On the native engine packets come from a ring (TPACKET_V3), a block at
+a time; else from recv(), one by one.
 
-in line (--in-line, with --tap): every frame that this machine sends out of the TAP is read, and those that the program
-accepts are passed on to --forward, trimmed as it says; the others are gone. The program sees each frame as if it came
-in on a device.
+in line (--in-line, with --tap): every frame that this machine sends out of the
+TAP is read, and those that the program accepts are passed on to --forward,
+trimmed as it says; the others are gone. The program sees each frame as if it
+came in on a device.
 
-Needs CAP_NET_RAW; --tap and --netns need CAP_NET_ADMIN; --backend kernel and both need what bpf(2) needs. Whatever was
-made (device, namespace) is removed on every way out."""
+Needs CAP_NET_RAW; --tap and --netns need CAP_NET_ADMIN; --backend kernel and
+both need what bpf(2) needs. Whatever was made (device, namespace) is removed on
+every way out."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
