@@ -51,7 +51,7 @@ def _step_name(index: int, step: Step) -> str:
     return f"packet {index + 1}" + (f" ({step.name})" if step.name else "")
 
 
-# --- the load -------------------------------------------------------------------------------------------------------------------
+# --- the load ---------------------------------------------------------------------------------------------------------
 
 
 def _refused(case: Case, found: Rejection) -> Iterator[Problem]:
@@ -87,7 +87,7 @@ def _processed(case: Case, outcome: Outcome) -> Iterator[Problem]:
         yield Problem(wanted.node, what, said, str(outcome.processed), ((node, outcome.processed),))
 
 
-# --- packets and state ----------------------------------------------------------------------------------------------------------
+# --- packets and state ------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -117,7 +117,7 @@ class _Checker:
             problems += self._events("trace output", expect.trace, _Lines(), lines, padded=False)
         return problems
 
-    # --- verdicts -----------------------------------------------------------------------------------------------------------
+    # --- verdicts -----------------------------------------------------------------------------------------------------
     def _verdicts(self, index: int, wanted: VerdictExpect, found: Sequence[Verdict]) -> Iterator[Problem]:
         said = wanted.said
         what = f"{self.when}: verdict"
@@ -147,7 +147,7 @@ class _Checker:
         what, got = f"{self.when}{which}: verdict", f"{found[first]}{more}"
         return Problem(node, what, _verdict_text(each[first]), got, ((wanted.node, new),), At(index, first))
 
-    # --- maps ---------------------------------------------------------------------------------------------------------------
+    # --- maps ---------------------------------------------------------------------------------------------------------
     def _map(self, name: str, wanted: MapExpect, found: dict[bytes, bytes]) -> Iterator[Problem]:
         codec = self.outcome.codecs[name]
         what = f"{self.when}: map {name}"
@@ -163,7 +163,7 @@ class _Checker:
                 diff.first or node, what, _lines(diff.expected), _lines(diff.got), ((node, diff.corrected()),)
             )
 
-    # --- events -------------------------------------------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------------------------------
     def _events(
         self, what: str, wanted: EventsExpect, layout: Layout, found: Sequence[bytes], *, padded: bool
     ) -> Iterator[Problem]:

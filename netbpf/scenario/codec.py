@@ -42,7 +42,7 @@ class MapCodec:
     def is_array(self) -> bool:
         return self.spec.map_type in ARRAYS
 
-    # --- bytes of what is said ----------------------------------------------------------------------------------------------
+    # --- bytes of what is said ----------------------------------------------------------------------------------------
     def key_bytes(self, said: Any, *, is_text: bool) -> bytes:
         """Raises LayoutError."""
         return self.key.encode(self.key.of_key(said) if is_text else said)
@@ -57,7 +57,7 @@ class MapCodec:
         step = round_up(self.spec.value_size, 8)
         return b"".join(self.value.encode(c).ljust(step, b"\0") for c in copies).ljust(step * self.n_cpus, b"\0")
 
-    # --- what is said of bytes ----------------------------------------------------------------------------------------------
+    # --- what is said of bytes ----------------------------------------------------------------------------------------
     def copies(self, value: bytes) -> list[bytes]:
         """Each CPU's value; the value itself of other kinds."""
         if not self.is_per_cpu:

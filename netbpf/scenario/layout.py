@@ -269,7 +269,7 @@ def _kind(value: Any) -> str:
     return "a table" if isinstance(value, dict) else repr(value)
 
 
-# --- from declarations ------------------------------------------------------------------------------------------------------
+# --- from declarations ------------------------------------------------------------------------------------------------
 
 _INTEGERS: Final = {
     **{f"u{8 * n}": Number(n) for n in (1, 2, 4, 8)},
@@ -346,7 +346,7 @@ def _of_word(m: re.Match[str]) -> Layout:
     return Many(layout, count) if count else layout
 
 
-# --- from BTF ---------------------------------------------------------------------------------------------------------------
+# --- from BTF ---------------------------------------------------------------------------------------------------------
 _SIGNED, _BOOL = 1, 4
 _MAX_DEPTH: Final = 16
 
@@ -403,7 +403,7 @@ def _members(btf: Btf, type_id: int, depth: int) -> list[Field]:
     return fields
 
 
-# --- where nothing is declared ------------------------------------------------------------------------------------------------
+# --- where nothing is declared ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

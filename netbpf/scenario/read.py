@@ -119,7 +119,7 @@ def _check_whole(case: Case) -> None:
             step.node.table["cpu"].fail(f"the machine has {case.machine.cpus} CPUs, from 0: say machine.cpus")
 
 
-# --- program, socket, machine -------------------------------------------------------------------------------------------------
+# --- program, socket, machine -----------------------------------------------------------------------------------------
 
 
 def _program(node: Node) -> ProgramText:
@@ -179,7 +179,7 @@ def _machine(node: Node | None) -> Machine:
     return Machine(cpus, start, None if seed is None else integer_of(seed, "seed"), node)
 
 
-# --- maps -----------------------------------------------------------------------------------------------------------------------
+# --- maps -------------------------------------------------------------------------------------------------------------
 
 
 def _map_setup(name: str, node: Node) -> MapSetup:
@@ -228,7 +228,7 @@ def _keys(name: str, node: Node) -> tuple[Entry, ...]:
     return tuple(Entry(n.plain(), None, isinstance(n.value, str), n, n) for n in node.array)
 
 
-# --- packets --------------------------------------------------------------------------------------------------------------------
+# --- packets ----------------------------------------------------------------------------------------------------------
 
 
 def _step(node: Node) -> Step:
@@ -311,7 +311,7 @@ def _ranges(node: Node) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-# --- expectations ---------------------------------------------------------------------------------------------------------------
+# --- expectations -----------------------------------------------------------------------------------------------------
 
 
 def _expect(node: Node | None, *, is_end: bool) -> Expect:

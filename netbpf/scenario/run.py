@@ -46,17 +46,24 @@ Watch = Callable[[At, Any, SkBuff], None]
 
 
 def run_case(
-    case: Case, backend: str = "sim", engine: str = "interp", *, all_maps: bool = False, watch: Watch | None = None
+    case: Case,
+    backend: str = "sim",
+    engine: str = "interp",
+    *,
+    all_maps: bool = False,
+    watch: Watch | None = None,
+    spec: ProgramSpec | None = None,
 ) -> Outcome:
-    """Run a case; what came of it. ``all_maps``: every map is read at the end, not only those something is expected of.
+    """Run a case; what came of it. ``all_maps``: every map is read at the end, not only those something is expected of. ``spec``
+    is run in place of the case's own program.
 
     Raises Skipped, SourceError with the place of what is wrong in the scenario, and what loading and reading raise.
     """
-    spec = _spec_or_rejection(case)
-    if isinstance(spec, Rejection):
-        return Outcome(backend, engine if backend == "sim" else "", None, spec)
+    program = spec or _spec_or_rejection(case)
+    if isinstance(program, Rejection):
+        return Outcome(backend, engine if backend == "sim" else "", None, program)
     with open_bench(case, backend, engine) as bench:
-        return _Run(case, bench, spec, all_maps, watch).go()
+        return _Run(case, bench, program, all_maps, watch).go()
 
 
 def _spec_or_rejection(case: Case) -> ProgramSpec | Rejection:
@@ -114,7 +121,7 @@ class _Run:
     def _processed(self) -> int:
         return -1 if self.spec.classic else self.bench.process.prog_info(self.loaded.prog_fd).verified_insns
 
-    # --- maps ---------------------------------------------------------------------------------------------------------------
+    # --- maps ---------------------------------------------------------------------------------------------------------
     def _check_names(self) -> None:
         """Every map that is spoken of is one of the program's."""
         case = self.case
@@ -125,11 +132,10 @@ class _Run:
                         said.node.fail_key(no_map(name, [*self.codecs]))
             self._check_kinds(expect)
         for step in case.steps:
-            for word in ("update", "delete"):
-                table = step.node.table.get(word)
-                for name, node in table.table.items() if table is not None else ():
+            for word, entries in (("update", step.updates), ("delete", step.deletes)):
+                for name in entries:
                     if name not in self.codecs:
-                        node.fail_key(no_map(name, [*self.codecs]))
+                        step.node.table[word].table[name].fail_key(no_map(name, [*self.codecs]))
 
     def _check_kinds(self, expect: Expect) -> None:
         for wanted, word, named in (
@@ -176,7 +182,7 @@ class _Run:
                 out[name] = tuple(sorted(process.map_items(self.loaded.map_fds[name])))
         return out
 
-    # --- steps --------------------------------------------------------------------------------------------------------------
+    # --- steps --------------------------------------------------------------------------------------------------------
     def _step(self, index: int, step: Step) -> StepOutcome:
         before = self.now_ns
         self.now_ns = (before if step.at_ns is None else step.at_ns) + step.after_ns
@@ -222,7 +228,7 @@ class _Run:
             return Verdict(True, _length(received[0]), len(received[0].data))
         return Verdict(bool(seen), len(record.data), 0)
 
-    # --- events -------------------------------------------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------------------------------
     def _wants_trace(self) -> bool:
         return any(e.trace is not None for e in (self.case.expect, *(s.expect for s in self.case.steps)))
 

@@ -229,7 +229,7 @@ class _Reader:
             raise self.fail(node, f"at most {MAX_BYTES} bytes")
         return left * right
 
-    # --- layers -----------------------------------------------------------------------------------------------------------
+    # --- layers -------------------------------------------------------------------------------------------------------
     def _layer(self, node: ast.Call, name: str, depth: int) -> Any:
         kind = _layer_class(name)
         if kind is None:

@@ -194,7 +194,7 @@ class _Scanner:
         end = self.text.find("\n", self.at)
         return len(self.text) if end < 0 else end + 1
 
-    # --- keys -------------------------------------------------------------------------------------------------------------
+    # --- keys ---------------------------------------------------------------------------------------------------------
     def _key(self) -> list[_Key]:
         """``a."b".c``, up to what is no part of it."""
         parts = []
@@ -247,7 +247,7 @@ class _Scanner:
         value.key_start, value.key_end = last.start, last.end
         self._descend(table, above).table[last.name] = value
 
-    # --- values -----------------------------------------------------------------------------------------------------------
+    # --- values -------------------------------------------------------------------------------------------------------
     def _value(self) -> Node:
         start, first = self.at, self.text[self.at]
         if first in "\"'":

@@ -1,7 +1,7 @@
 ; A token bucket for each IPv4 source: BURST tokens at first, one more every INTERVAL. A packet takes one, or is dropped.
 
 .const BURST = 4
-.const INTERVAL = 100000000             ; ns
+.const INTERVAL = 400000000             ; ns
 .map buckets lru_hash key=4 value=16 entries=1024
 
     r6 = r1
