@@ -64,8 +64,16 @@ def _ask(choice: ProgramChoice, caps: str, log_level: int) -> dict[str, Any]:
         try:
             loaded = load_spec(process, spec, log_level=log_level)
         except ProgramRejected as e:
-            return _answer(path, e.errno or 0, e.log, e.diagnosis) | {"needs_linux": since}
+            return _answer(path, e.errno or 0, e.log, e.diagnosis) | {"needs_linux": since} | _walked(spec, e.diagnosis)
         return _answer(path, 0, process.load_log(loaded.prog_fd), None) | {"needs_linux": since}
+
+
+def _walked(spec: ProgramSpec, diagnosis: Any) -> dict[str, Any]:
+    """``witness``: a packet that walks to where the program was refused, None where none was found."""
+    from netbpf.explain.witness import find_witness
+
+    found = find_witness(spec, diagnosis) if diagnosis else None
+    return {"witness": found.as_json() if found is not None else None}
 
 
 def _answer(path: str, errno: int, log: str, diagnosis: Any) -> dict[str, Any]:
@@ -88,6 +96,7 @@ def _tell(path: str, answer: dict[str, Any]) -> None:
         print(f"{path}: accepted")
         return
     print(f"{path}: rejected with {errno_name(answer['errno'])}")
-    diagnosis = answer["diagnosis"] or {}
-    if diagnosis.get("hint"):
-        print(f"hint: {diagnosis['hint']}")
+    if answer["diagnosis"]:
+        from netbpf.explain.refusal import format_refusal
+
+        print("\n".join(format_refusal(answer["diagnosis"], answer.get("witness"))))

@@ -77,8 +77,7 @@ def record_path(
     steps = recorder.finish(loaded.machine.regs)
     listings = tuple(recorder.listings) or (listing_for(loaded.program),)
     trace = tuple(line.text for line in list(loaded.trace)[printed:])
-    constraints = tuple(recorder.constraints)
-    return Path(number, ts_ns, dissection, skb, listings, steps, recorder.total, r0, fault, trace, constraints)
+    return Path(number, ts_ns, dissection, skb, listings, steps, recorder.total, r0, fault, trace)
 
 
 def record_packet(

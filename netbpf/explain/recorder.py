@@ -26,6 +26,7 @@ from netbpf.isa import opcodes as op
 from netbpf.isa.disasm import JMP_SIGNS
 from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import BPF_REG_0, BPF_REG_FP, MAX_BPF_REG, bpf_class, bpf_mode, bpf_op, bpf_src
+from netbpf.maps.base import Map
 from netbpf.packet.load import load_start, skb_load_bytes, skb_load_bytes_relative
 from netbpf.program import VerifiedProgram
 
@@ -87,6 +88,7 @@ class Recorder:
         self.origins = Origins()
         self.listings: list[Listing] = []
         self.constraints: list[Constraint] = []
+        self.lookups: dict[int, tuple[Map, bytes]] = {}  # by step: the map and the key that was looked up
         self.total = 0
         self._listing_for = listing_for
         self._programs: dict[int, int] = {}  # id of a program -> index into listings
@@ -104,7 +106,8 @@ class Recorder:
         depth = len(self.machine.frames)
         self._finish_last(pc, depth, regs)
         self._last = step = self._open(pc, depth, regs)
-        _BEGIN[bpf_class(step.insn.code)](self, step, regs)
+        if step.insn.dst < MAX_BPF_REG and step.insn.src < MAX_BPF_REG:  # what no verifier saw may name others, and faults
+            _BEGIN[bpf_class(step.insn.code)](self, step, regs)
 
     def finish(self, regs: Regs) -> tuple[Step, ...]:
         """The run has ended (or faulted): every step, oldest first."""
@@ -352,7 +355,7 @@ class Recorder:
 
     def _note_test(self, step: _Open, origin: Origin, reg: int, value: int, other: int, sign: str, taken: bool) -> None:
         """The load that brought the number is told what it was compared with."""
-        self.constraints.append(Constraint(origin, step.program, step.pc, reg, other, taken))
+        self.constraints.append(Constraint(origin, step.index, step.pc, reg, other, taken))
         load = self._by_index.get(origin.load)
         if load is not None:
             named = name_of(self.dissection, origin)
@@ -397,8 +400,8 @@ class Recorder:
         def settle(regs: Regs, next_pc: int) -> None:
             value = regs[BPF_REG_0]
             self.origins.clear(*range(6))
-            if func_id in c.LOOKUPS and value:
-                self._found(step, value)
+            if func_id in c.LOOKUPS:
+                self._looked_up(step, value)
             for effect in effects:
                 effect(value)
             step.call = Call("helper", name, args, self._with_value(func_id, value))
@@ -415,10 +418,13 @@ class Recorder:
         data = self.places.read(value, window.value_size)
         return f"{told} = {self.places.value(window.map, data)}" if data is not None else told
 
-    def _found(self, step: _Open, address: int) -> None:
+    def _looked_up(self, step: _Open, address: int) -> None:
         window = self.calls.window(step.regs[1])
         key = self.places.read(step.regs[2], window.key_size) if window is not None else None
-        if key is not None:
+        if window is None or key is None:
+            return
+        self.lookups[step.index] = window.map, key
+        if address:
             self.places.found(address, key)
 
     def _packet_bytes(self, step: _Open, func_id: int) -> Callable[[int], None] | None:

@@ -5,7 +5,7 @@ Frozen values only; ``recorder`` makes them, ``text`` prints them, ``as_json`` i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from netbpf.explain.fields import Dissection
@@ -26,10 +26,11 @@ class Test(NamedTuple):
 
 
 class Constraint(NamedTuple):
-    """The same for who solves: ``origin`` is compared by the jump at (``program``, ``pc``), ``other`` in its other operand."""
+    """The same for who solves: in step ``step`` the jump at ``pc`` (of the machine) compared ``origin``, in ``register``, with
+    ``other``."""
 
     origin: Origin
-    program: int
+    step: int
     pc: int
     register: int
     other: int
@@ -176,7 +177,6 @@ class Path:
     r0: int
     fault: str = ""
     trace: tuple[str, ...] = ()
-    constraints: tuple[Constraint, ...] = field(default=(), repr=False)
 
     @property
     def verdict(self) -> int:
