@@ -97,10 +97,10 @@ def encode_classic(insns: Iterable[SockFilter]) -> bytes:
     return bytes(out)
 
 
-def decode_classic(data: bytes | bytearray | memoryview) -> ClassicProgram:
-    """Every instruction of ``data``. Raises SourceError when its length is no multiple of 8."""
+def decode_classic(data: bytes | bytearray | memoryview, path: str = "<filter>") -> ClassicProgram:
+    """Every instruction of ``data``, which ``path`` names. Raises SourceError when its length is no multiple of 8."""
     if len(data) % SOCK_FILTER_BYTES:
-        raise SourceError(f"{len(data)} bytes is no whole number of 8-byte classic instructions")
+        raise SourceError(f"{len(data)} bytes is no whole number of 8-byte classic instructions", path=path)
     return tuple(map(SockFilter._make, _SLOT.iter_unpack(data)))
 
 

@@ -20,7 +20,7 @@ from netbpf.isa.classic import ClassicProgram, SockFilter
 
 NETMASK_UNKNOWN: Final = 0xFFFF_FFFF
 MAXIMUM_SNAPLEN: Final = 262144  # what tcpdump keeps of a packet; an accepting filter returns it
-MAX_EXPRESSION_BYTES: Final = 1 << 20
+MAX_EXPRESSION_BYTES: Final = 1 << 16  # libpcap takes minutes over longer ones, whose filters are too long for the kernel
 _NAMES: Final = ("libpcap.so.1", "libpcap.so.0.8", "libpcap.so", "libpcap.dylib")
 MISSING: Final = (
     "tcpdump expressions are compiled by libpcap, which is not installed here: apt install libpcap0.8 (Debian, Ubuntu), "

@@ -149,7 +149,7 @@ def parse_program(data: bytes, path: str = "<program>", options: ObjectOptions |
         from netbpf.isa.classic import decode_classic
         from netbpf.sources import cbpf
 
-        return cbpf.to_spec(decode_classic(data), Path(path).stem, savefile=options.view == FILE_VIEW)
+        return cbpf.to_spec(decode_classic(data, path), Path(path).stem, savefile=options.view == FILE_VIEW)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as e:
