@@ -129,8 +129,7 @@ class SimAttached:
         return FilterStats(packets, accepted, dropped, (now.trimmed or 0) - (before.trimmed or 0), self._drops())
 
     def _drops(self) -> int:
-        side = self._kernel_side
-        return int(getattr(side, "rxq_drops", 0) or side.drops)
+        return int(self._kernel_side.overflows)
 
     def detach_filter(self) -> None:
         """Raises BpfError(ENOENT, EPERM)."""

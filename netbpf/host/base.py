@@ -95,6 +95,14 @@ class Process(Protocol):
     def socketpair(self, family: int = 1, type: int = 2, proto: int = 0) -> tuple[Any, Any]:
         """Two sockets connected to each other: AF_UNIX datagrams."""
 
+    def poll(self) -> Any:
+        """As ``select.poll()``, for sockets of this process."""
+
+    def select(
+        self, rlist: Sequence[Any], wlist: Sequence[Any], xlist: Sequence[Any], timeout: float | None = None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """As ``select.select``, for sockets of this process."""
+
     def dup(self, fd: int) -> int: ...
 
     def close(self, fd: int) -> None: ...

@@ -373,3 +373,57 @@ def test_packet_options() -> None:
 def _aux(message: Any) -> tuple[bytes, list[Any], Any]:
     data, control, _, address = message
     return data[34:], control, address
+
+
+def test_polling() -> None:
+    """What poll(2) tells of each kind of socket, as things come in and end."""
+
+    def case(lab: Lab, log: Log) -> None:
+        p = lab.process
+
+        def events(sock: Any, wait_ms: int = 50, wanted: int = 7) -> int:
+            poller = p.poll()
+            poller.register(sock, wanted)
+            return sum(mask for _, mask in poller.poll(wait_ms))
+
+        for name, make in KINDS.items():
+            log(f"new {name}", lambda m=make: events(m(lab)))  # type: ignore[misc]
+        udp = p.socket(so.AF_INET, so.SOCK_DGRAM, 0)
+        udp.bind(("127.0.0.1", 5000))
+        udp.connect(("127.0.0.1", 5000))
+        udp.send(b"x")
+        log("udp with data", lambda: events(udp))
+        log("only readable", lambda: (events(udp, wanted=1), p.select([udp], [], [], 1)[0] == [udp]))
+        udp.recv(9)
+        log("nothing", lambda: (events(udp, 1, 1), p.select([udp], [], [], 0)))
+        udp.shutdown(2)
+        log("shut", lambda: events(udp))
+        alone = p.socket(so.AF_INET, so.SOCK_DGRAM, 0)
+        alone.connect(("127.0.0.1", 9))
+        alone.send(b"x")
+        log("an error", lambda: events(alone))
+        listener = p.socket(so.AF_INET, so.SOCK_STREAM, 0)
+        listener.bind(("127.0.0.1", 6000))
+        listener.listen(2)
+        log("listening", lambda: events(listener, 1))
+        client = p.socket(so.AF_INET, so.SOCK_STREAM, 0)
+        client.connect(("127.0.0.1", 6000))
+        log("somebody knocks", lambda: events(listener))
+        child, _ = listener.accept()
+        log("connected", lambda: (events(child), events(client)))
+        client.send(b"x")
+        log("with data", lambda: (events(child, wanted=1), events(child)))
+        child.recv(9)
+        client.shutdown(1)
+        log("half shut", lambda: (events(child, wanted=1), events(child), events(client)))
+        child.close()
+        log("both shut", lambda: (events(client, wanted=1), events(client)))
+        refused = p.socket(so.AF_INET, so.SOCK_STREAM, 0)
+        log("refused", lambda: refused.connect(("127.0.0.1", 9)))
+        log("then", lambda: events(refused))
+        one, two = p.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        log("pair", lambda: events(one))
+        two.send(b"x")
+        log("pair with data", lambda: events(one))
+
+    same(case, kind="lo", addresses=ADDRESSES)

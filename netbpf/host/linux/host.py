@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from netbpf.abi.maps import MapType
 from netbpf.errors import BpfError
@@ -26,6 +27,7 @@ from netbpf.maps.perf_buffer import PerfRecord
 
 T = TypeVar("T")
 Socket = socket.socket
+_select = select.select
 
 
 def possible_cpus() -> int:
@@ -117,6 +119,16 @@ class LinuxProcess(BpfCalls):
         made = self.run(socket.socketpair, family, type, proto)
         self._sockets += made
         return made
+
+    def poll(self) -> Any:
+        """``select.poll()``."""
+        return select.poll()
+
+    def select(
+        self, rlist: Sequence[Any], wlist: Sequence[Any], xlist: Sequence[Any], timeout: float | None = None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """``select.select``."""
+        return _select(rlist, wlist, xlist, timeout)
 
     def dup(self, fd: int) -> int:
         """Raises OSError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from netbpf.maps.storage import MapBase
 from netbpf.program import VerifiedProgram
 
 if TYPE_CHECKING:
+    from netbpf.host.sim.poll import SimPoll
     from netbpf.host.sim.socket import SimSocket
     from netbpf.maps.perf_buffer import PerfRecord
 
@@ -84,6 +86,20 @@ class SimProcess(BpfCalls):
 
         self._check_alive()
         return open_pair(self._task, family, type, proto)
+
+    def poll(self) -> SimPoll:
+        """As ``select.poll()``, for sockets of this process."""
+        from netbpf.host.sim.poll import SimPoll
+
+        return SimPoll(self._task)
+
+    def select(
+        self, rlist: Sequence[Any], wlist: Sequence[Any], xlist: Sequence[Any], timeout: float | None = None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """As ``select.select``, for sockets of this process. Raises BpfError(EBADF)."""
+        from netbpf.host.sim.poll import select
+
+        return select(self._task, rlist, wlist, xlist, timeout)
 
     # --- rings ----------------------------------------------------------------------------------------------------------
     def perf_event_open(self, cpu: int = 0, pages: int = 8) -> int:

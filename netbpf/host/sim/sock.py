@@ -59,7 +59,8 @@ class Wait(NamedTuple):
 
 
 class Sock(KObject, ABC):
-    """Refcounted by its files. ``rmem`` is what its queue counts, ``drops`` sk_drops."""
+    """Refcounted by its files. ``rmem`` is what its queue counts, ``drops`` sk_drops, ``overflows`` those of them that
+    found the buffer full."""
 
     file_kind = "socket"
     family: ClassVar[int]
@@ -69,7 +70,7 @@ class Sock(KObject, ABC):
         self.machine, self.network, self.type, self.protocol, self.uid = machine, network, sock_type, protocol, uid
         self.filter = SocketFilter(machine)
         self.rcvbuf = self.sndbuf = machine.sysctl.rmem_default
-        self.rmem = self.drops = self.error = self.mark = self.priority = self.ifindex = 0
+        self.rmem = self.drops = self.overflows = self.error = self.mark = self.priority = self.ifindex = 0
         self.rxq_ovfl = self.reuseaddr = self.reuseport = self.broadcast = self.keepalive = False
         self.linger = (0, 0)  # whether, and for how many seconds, close waits
         self.no_check = False
@@ -130,8 +131,8 @@ class Sock(KObject, ABC):
             raise BpfError(errno.EBADF, "the socket was closed")
 
     def is_readable(self) -> bool:
-        """Whether a recv would not wait."""
-        return bool(self.queue or self.error or self.shut & SHUT_RD)
+        """Whether a recv would not wait. An error is told apart from that."""
+        return bool(self.queue or self.shut & SHUT_RD)
 
     def is_writable(self) -> bool:
         """Whether a send would not wait."""
@@ -163,6 +164,7 @@ class Sock(KObject, ABC):
         """Whether the receive buffer takes one more packet; its drop is counted where not."""
         if self.rmem >= self.rcvbuf:
             self.drops += 1
+            self.overflows += 1
             return False
         return True
 

@@ -115,6 +115,7 @@ class TcpSocket(InetSocket):
         assert connection is not None
         self.wait_for(lambda: connection.state != SYN_SENT, wait)
         if self.error or connection.state == CLOSE:
+            self.connection = self.peer = None  # and it may try again
             raise BpfError(self.take_error() or errno.ECONNABORTED)
         self._told_connected = True
 
@@ -178,18 +179,27 @@ class TcpSocket(InetSocket):
         return super().getpeername()
 
     # --- reading and writing ----------------------------------------------------------------------------------------------
-    def is_readable(self) -> bool:
+    def _down(self) -> int:
+        """Which ways are shut, by this end, the other, or the end of the connection."""
         connection = self.connection
         if connection is None:
-            return bool(self.ready) if self.is_listening else True
-        return bool(connection.inbox or connection.at_end or self.error or self.shut & SHUT_RD)
+            return self.shut
+        ended = SHUT_RD | SHUT_WR if connection.state == CLOSE else 0
+        return self.shut | ended | (SHUT_RD if connection.at_end else 0) | (SHUT_WR if connection.fin_wanted else 0)
+
+    def is_readable(self) -> bool:
+        if self.is_listening:
+            return bool(self.ready)
+        return bool(self._down() & SHUT_RD or (self.connection is not None and self.connection.inbox))
 
     def is_writable(self) -> bool:
         connection = self.connection
-        return connection is None or (connection.state != SYN_SENT and len(connection.out) < SEND_ROOM)
+        if self.is_listening or (connection is not None and connection.state == SYN_SENT):
+            return False
+        return connection is None or bool(self._down() & SHUT_WR) or len(connection.out) < SEND_ROOM
 
     def is_hung_up(self) -> bool:
-        return self.connection is not None and self.connection.state == CLOSE
+        return not self.is_listening and (self.connection is None or self._down() == SHUT_RD | SHUT_WR)
 
     def receive(self, bufsize: int, flags: int, wait: Wait) -> Delivered:
         """Bytes in order; none at the end. Raises BpfError(ENOTCONN, EAGAIN, a pending error)."""

@@ -143,6 +143,7 @@ class UdpSocket(InetSocket):
             return
         if not self._has_room_for(packet.arrival.truesize):
             self.drops += 1
+            self.overflows += 1
             return
         skb = packet.skb
         sport = int.from_bytes(skb.head[skb.data_off : skb.data_off + 2])
