@@ -22,6 +22,7 @@ IP_OFFSET_MASK: Final = 0x1FFF
 IP_MAX_BYTES: Final = 65535
 MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, IPv4 inside IPv6
 DEFAULT_TTL: Final = 64
+SOURCE_ROUTES: Final = frozenset({131, 137})  # options of IPv4: loose and strict
 
 _IPV4 = Struct(">BBHHHBBH4s4s")
 _IPV6 = Struct(">IHBB16s16s")
@@ -96,7 +97,7 @@ def seal_ipv4(packet: bytes) -> bytes:
 
 
 def are_ipv4_options_sound(options: bytes) -> bool:
-    """Whether a router would not complain of them: every length inside the header."""
+    """Whether a host takes them: every length inside the header, and no source route, which hosts refuse by default."""
     at = 0
     while at < len(options):
         kind = options[at]
@@ -105,7 +106,7 @@ def are_ipv4_options_sound(options: bytes) -> bool:
         if kind == 1:
             at += 1
             continue
-        if at + 1 >= len(options) or options[at + 1] < 2 or at + options[at + 1] > len(options):
+        if at + 1 >= len(options) or options[at + 1] < 2 or at + options[at + 1] > len(options) or kind in SOURCE_ROUTES:
             return False
         at += options[at + 1]
     return True

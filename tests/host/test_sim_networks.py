@@ -275,6 +275,36 @@ def test_scapy_packets_are_frames() -> None:
     assert sock.recvfrom(10) == (b"hi", ("10.0.0.2", 1))
 
 
+def test_a_file_of_a_socket(wire: tuple[SimHost, SimProcess, SimProcess]) -> None:
+    _, client, server = wire
+    _, sock, child = connected(client, server)
+    with sock.makefile("rw") as file:
+        sock.close()  # the file keeps it open
+        file.write("GET /\n")
+        file.flush()
+        child.sendall(b"one\ntwo\n")
+        child.shutdown(1)
+        assert child.recv(100) == b"GET /\n"
+        assert file.readlines() == ["one\n", "two\n"]
+    assert child.recv(10) == b""
+    assert child.makefile("rb", 0).read(1) == b""
+    for mode, buffering in (("x", None), ("r", 0)):
+        with pytest.raises(ValueError, match=r"mode|binary"):
+            child.makefile(mode, buffering)
+
+
+def test_a_timeout_of_the_socket_itself(wire: tuple[SimHost, SimProcess, SimProcess]) -> None:
+    _, _, server = wire
+    sock = server.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("qq", 0, 20_000))
+    assert struct.unpack("qq", sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)) == (0, 20_000)
+    with pytest.raises(BlockingIOError):
+        sock.recv(1)
+    sock.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        sock.recv(1)
+
+
 def test_multicast_reaches_who_joined(wire: tuple[SimHost, SimProcess, SimProcess]) -> None:
     _, client, server = wire
     group, mreq = "239.1.1.1", socket.inet_aton("239.1.1.1") + socket.inet_aton("10.0.0.2")

@@ -72,6 +72,7 @@ class Sock(KObject, ABC):
         self.rcvbuf = self.sndbuf = machine.sysctl.rmem_default
         self.rmem = self.drops = self.overflows = self.error = self.mark = self.priority = self.ifindex = 0
         self.rxq_ovfl = self.reuseaddr = self.reuseport = self.broadcast = self.keepalive = False
+        self.rcvtimeo = self.sndtimeo = 0.0  # seconds; 0: for ever
         self.linger = (0, 0)  # whether, and for how many seconds, close waits
         self.no_check = False
         self.shut = 0  # SHUT_RD | SHUT_WR

@@ -114,6 +114,7 @@ class SimSocket:
         self._task, self._fd = task, fd
         self.family, self.type, self.proto = family, kind, proto
         self._timeout: float | None = None
+        self._io_refs, self._closed = 0, False  # files made of it keep it open
 
     # --- descriptor -----------------------------------------------------------------------------------------------------
     def fileno(self) -> int:
@@ -121,7 +122,45 @@ class SimSocket:
         return self._fd
 
     def close(self) -> None:
-        """A second call does nothing."""
+        """A second call does nothing. It stays open for files that ``makefile`` made."""
+        self._closed = True
+        if self._io_refs <= 0:
+            self._close_now()
+
+    def _decref_socketios(self) -> None:  # what socket.SocketIO calls when it is closed
+        self._io_refs -= 1
+        if self._closed and self._io_refs <= 0:
+            self._close_now()
+
+    def makefile(
+        self, mode: str = "r", buffering: int | None = None, *, encoding: str | None = None, errors: str | None = None,
+        newline: str | None = None,
+    ) -> Any:  # fmt: skip
+        """A file that reads or writes the socket, as ``socket.makefile`` makes it."""
+        import io
+        import socket
+
+        if not set(mode) <= set("rwb"):
+            raise ValueError(f"invalid mode {mode!r} (only r, w, b allowed)")
+        writing, reading = "w" in mode, "r" in mode or "w" not in mode
+        raw: Any = socket.SocketIO(self, "r" * reading + "w" * writing)  # type: ignore[arg-type]
+        self._io_refs += 1
+        if buffering == 0:
+            if "b" not in mode:
+                raise ValueError("unbuffered streams must be binary")
+            return raw
+        size = io.DEFAULT_BUFFER_SIZE if buffering is None or buffering < 0 else buffering
+        both = reading and writing
+        kind = (
+            io.BufferedRWPair(raw, raw, size)
+            if both
+            else io.BufferedReader(raw, size)
+            if reading
+            else io.BufferedWriter(raw, size)
+        )
+        return kind if "b" in mode else io.TextIOWrapper(kind, encoding, errors, newline)
+
+    def _close_now(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             if self._task.alive:
@@ -227,9 +266,12 @@ class SimSocket:
     def getblocking(self) -> bool:
         return self._timeout != 0.0
 
-    def _wait(self, flags: int) -> Wait:
-        """With a timeout Python waits before it asks, whatever the flags say."""
-        return Wait(bool(self._timeout) or (self._timeout is None and not flags & so.MSG_DONTWAIT), self._timeout)
+    def _wait(self, flags: int, option_s: float = 0.0) -> Wait:
+        """With a timeout Python waits before it asks, whatever the flags say. ``option_s`` is the socket's own timeout, which
+        counts where Python has none."""
+        if self._timeout is not None:
+            return Wait(bool(self._timeout), self._timeout)
+        return Wait(not flags & so.MSG_DONTWAIT, option_s or None)
 
     # --- receiving --------------------------------------------------------------------------------------------------------
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
@@ -278,7 +320,17 @@ class SimSocket:
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
         with self._task.machine.changed:
-            return self._sock().receive(bufsize, flags, self._wait(flags))
+            sock = self._sock()
+            try:
+                return sock.receive(bufsize, flags, self._wait(flags, sock.rcvtimeo))
+            except TimeoutError as e:
+                self._expired(e)
+                raise
+
+    def _expired(self, e: TimeoutError) -> None:
+        """A wait is over: where the socket's own timeout did it, that is EAGAIN. Raises BpfError."""
+        if self._timeout is None and e.errno is None:
+            raise BpfError(errno.EAGAIN) from None
 
     # --- sending ----------------------------------------------------------------------------------------------------------
     @as_socket_error
@@ -315,7 +367,11 @@ class SimSocket:
             sock = self._sock()
             if flags & so.MSG_OOB:
                 raise BpfError(errno.EOPNOTSUPP)
-            return sock.send(data, address, self._wait(flags), flags)
+            try:
+                return sock.send(data, address, self._wait(flags, sock.sndtimeo), flags)
+            except TimeoutError as e:
+                self._expired(e)
+                raise
 
     # --- options ----------------------------------------------------------------------------------------------------------
     @as_socket_error

@@ -28,7 +28,9 @@ from netbpf.isa.classic import SOCK_FILTER_BYTES
 INT = Struct("<i")
 FPROG = Struct("<H6xQ")  # struct sock_fprog
 LINGER = Struct("<ii")
+TIMEVAL = Struct("<qq")
 S = TypeVar("S", bound=Sock)
+ANY = (Sock,)
 Setter = Callable[[Task, Any, bytes], None]
 Getter = Callable[[Any], bytes]
 
@@ -225,6 +227,22 @@ def _told(value: Callable[[Any], int], kinds: tuple[type[Sock], ...] = (Sock,)) 
     return Option(kinds, None, lambda sock: INT.pack(value(sock)))
 
 
+def _timeout(name: str) -> Option:
+    """``struct timeval``; zeros are no timeout."""
+
+    def setter(task: Task, sock: Sock, raw: bytes) -> None:
+        seconds, micros = TIMEVAL.unpack_from(raw)
+        if not 0 <= micros < 1_000_000:
+            raise BpfError(errno.EDOM)
+        setattr(sock, name, max(seconds + micros / 1e6, 0.0))
+
+    def getter(sock: Sock) -> bytes:
+        seconds = getattr(sock, name)
+        return TIMEVAL.pack(int(seconds), round(seconds % 1 * 1e6))
+
+    return Option(ANY, setter, getter, least=TIMEVAL.size)
+
+
 # --- multicast ------------------------------------------------------------------------------------------------------------
 def _mreq(sock: InetSocket, raw: bytes) -> tuple[bytes, int]:
     """struct ip_mreq or ip_mreqn: (group, ifindex)."""
@@ -276,7 +294,6 @@ def _drop_membership(task: Task, sock: PacketSocket, raw: bytes) -> None:
 
 
 _SOL = so.SOL_SOCKET
-ANY = (Sock,)
 INET = (InetSocket,)
 PACKET = (PacketSocket,)
 OPTIONS: Final[dict[tuple[int, int], Option]] = {
@@ -301,6 +318,8 @@ OPTIONS: Final[dict[tuple[int, int], Option]] = {
     (_SOL, so.SO_KEEPALIVE): _flag("keepalive"),
     (_SOL, so.SO_RXQ_OVFL): _flag("rxq_ovfl"),
     (_SOL, so.SO_NO_CHECK): _flag("no_check"),
+    (_SOL, so.SO_RCVTIMEO): _timeout("rcvtimeo"),
+    (_SOL, so.SO_SNDTIMEO): _timeout("sndtimeo"),
     (_SOL, so.SO_LINGER): Option(ANY, _set_linger, lambda s: LINGER.pack(*getattr(s, "linger", (0, 0))), least=LINGER.size),
     (_SOL, so.SO_TYPE): _told(lambda s: s.type),
     (_SOL, so.SO_DOMAIN): _told(lambda s: s.family),
