@@ -50,6 +50,8 @@ def kind_of(errno: int, log: str) -> str:
     if not errno:
         return "accept"
     reason = last_reason(log)
+    if reason.startswith("old state: "):
+        reason = "infinite loop detected"  # said before the states
     reason = _OPERANDS.sub("at an instruction", reason)
     return f"errno {errno}: " + _NUMBERS.sub("N", _REGISTERS.sub("R#", reason))[:110]
 

@@ -214,7 +214,7 @@ def _release_dynptr(b: Builder, reg: int, at: int) -> None:
 def spilled_pointer(b: Builder) -> None:
     """A pointer through the stack, whole or spoiled on the way."""
     rng, off = b.rng, b.rng.choice((-8, -16, -24, -32))
-    src = rng.choice(sorted(b.pointers))
+    src, kind = rng.choice(sorted(b.pointers.items()))
     b.emit(op.BPF_STX | op.BPF_MEM | op.BPF_DW, 10, src, off)
     b.slots.add(off)
     pick = rng.random()
@@ -224,7 +224,7 @@ def spilled_pointer(b: Builder) -> None:
         b.emit(op.BPF_STX | op.BPF_ATOMIC | op.BPF_DW, 10, b.scalar(), off, rng.choice((0, 1, op.BPF_XCHG)))
     dst = b.target()
     b.emit(op.BPF_LDX | op.BPF_MEM | (op.BPF_DW if rng.random() < 0.9 else rng.choice(SIZES)), dst, 10, off)
-    b.became_pointer(dst, b.pointers[src])
+    b.became_pointer(dst, kind)
 
 
 def loop_then_use(b: Builder) -> None:
