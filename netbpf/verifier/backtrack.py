@@ -167,6 +167,12 @@ def _expect(env: VerifierEnv, bt: Backtrack, regs_mask: int, what: str) -> None:
         raise verifier_bug(env, f"{what} unexpected regs {bt.regs[bt.frame]:x}")
 
 
+def _expect_no_slots(env: VerifierEnv, bt: Backtrack, what: str) -> None:
+    """Nothing of this frame's stack may still be looked for where it is left."""
+    if bt.slots[bt.frame]:
+        raise verifier_bug(env, f"{what} leftover stack slots {bt.slots[bt.frame]:x}")
+
+
 def _back_pseudo_call(env: VerifierEnv, idx: int, insn: Instruction, bt: Backtrack) -> bool:
     """Out of the callee: a static one leaves its arguments to the caller; a global one is opaque and sets r0."""
     frame = bt.frame
@@ -176,6 +182,7 @@ def _back_pseudo_call(env: VerifierEnv, idx: int, insn: Instruction, bt: Backtra
         bt.regs[frame] &= ~REGMASK_R0
         return True
     _expect(env, bt, REGMASK_ARGS, "static subprog")
+    _expect_no_slots(env, bt, "static subprog")
     bt.exit_subprog(env)
     bt.regs[bt.frame] |= bt.regs[frame] & REGMASK_ARGS
     bt.regs[frame] = 0
@@ -187,6 +194,7 @@ def _back_call(env: VerifierEnv, idx: int, subseq_idx: int, insn: Instruction, b
         return _back_pseudo_call(env, idx, insn, bt)
     if idx != subseq_idx - 1 and is_sync_callback_calling_insn(insn):
         _expect(env, bt, REGMASK_ARGS, "callback")
+        _expect_no_slots(env, bt, "callback")
         bt.regs[bt.frame] = 0  # a callback's arguments come from the helper
         bt.exit_subprog(env)
         return True

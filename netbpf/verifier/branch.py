@@ -140,7 +140,7 @@ def _linked_id(reg: RegState) -> int:
 
 def _unlinked(reg: RegState) -> RegState:
     reg = reg.copy()
-    reg.id = 0
+    reg.id = reg.off = 0
     return reg
 
 

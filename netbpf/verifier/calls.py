@@ -151,9 +151,10 @@ def record_func_map(env: VerifierEnv, meta: CallMeta, func_id: int, insn_idx: in
 
 def check_tail_call_maps(env: VerifierEnv) -> None:
     """After the walk: where speculation matters to a map's creator, one tail call may not go through several maps."""
-    for insn, aux in zip(env.insns, env.insn_aux, strict=True):
+    for i, (insn, aux) in enumerate(zip(env.insns, env.insn_aux, strict=True)):
         if aux.map_ptr_unpriv and aux.map_ptr_state == POISON and insn.imm == FUNC_tail_call:
-            raise _refuse(env, "tail_call abusing map_ptr\n")
+            verbose(env, "tail_call abusing map_ptr\n")
+            raise Reject(errno.EINVAL, i)
 
 
 INLINED_LOOP_INSNS: Final = 18  # what a bpf_loop call grows by when the kernel makes it a loop of its own

@@ -430,7 +430,7 @@ def verify(request: LoadRequest) -> VerifierResult:
         _bpf_check(env)
     except Reject as reject:
         refused = reject.errno
-        diagnosis = diagnose(env, refused)
+        diagnosis = diagnose(env, refused, reject.insn_idx)
     env.stats.verification_ns = time.perf_counter_ns() - started
     refused_depths = tuple(subprog.stack_depth for subprog in env.subprogs)
     env.stats.stack_depths = refused_depths if refused else final_stack_depths(env)

@@ -77,7 +77,7 @@ RULES: Final = tuple(
         (r"must have zero offset|must be referenced|release", "argument_type", "Pass the pointer as it was acquired, not moved."),
         (r"same insn cannot be used with different pointers", "mixed_pointers", "Access each kind of memory in an instruction of its own."),
         (r"sign-extension part of pointer|leaking pointer", "pointer_leak", "Without CAP_PERFMON no part of a pointer may become a number."),
-        (r"is bpf_\w+ invalid negative|access beyond struct|cannot access|only read from", "invalid_map_access", "Of a map's own struct only certain fields can be read."),
+        (r"is bpf_\w+ invalid negative|access beyond |cannot access|only read from", "invalid_map_access", "Of a map's own struct only certain fields can be read."),
         (r"variable-offset|register fill|R\d+ invalid zero-sized|zero-sized", "invalid_stack_access", "Bound the offset and the size so that only written stack bytes are touched."),
         (r"might sleep", "unknown_helper", "This helper sleeps; a socket filter may not."),
         (r"!= pointer to skb", "argument_type", "Packet loads take the context in R6."),
@@ -90,7 +90,7 @@ RULES: Final = tuple(
         (r"pseudo btf_id", "needs_kernel_btf", "Kernel functions and symbols need a kernel's BTF; this program cannot be judged without one."),
         (r"verifier bug|REG INVARIANTS", "kernel_contradiction", "The kernel's own verifier contradicts itself here and gives up; rewrite the comparison."),
         (r"misaligned", "misaligned_access", "Access memory at multiples of the access size, or load without BPF_F_STRICT_ALIGNMENT."),
-        (r"func_info|line_info|BTF|in subprogs without", "debug_info", "Load with function records that match the program's functions."),
+        (r"func_info|line_info|BTF|in subprogs without|only allowed in functions that return", "debug_info", "Load with function records that match the program's functions."),
         (r"function calls are not allowed|lock", "lock_held", "Release the lock before calling functions or leaving."),
         (r"call to invalid destination|too many subprograms", "bad_call", "Call the first instruction of a function of this program."),
     )
@@ -189,14 +189,17 @@ def _registers(env: VerifierEnv, state: VerifierState, register: int | None) -> 
     return {f"R{n}": format_reg_state(env, frame, reg) if (reg := frame.regs[n]).type != NOT_INIT else "?" for n in numbers}
 
 
-def diagnose(env: VerifierEnv, error: int) -> dict[str, Any]:
-    """JSON-ready: kind, errno, message, details, insn, instruction, register, line, path, registers, hint."""
+def diagnose(env: VerifierEnv, error: int, insn_idx: int | None = None) -> dict[str, Any]:
+    """JSON-ready: kind, errno, message, details, insn, instruction, register, line, path, registers, hint.
+
+    ``insn_idx``: the instruction, for a refusal after the walk.
+    """
     message, rule = _reason(env)
     state = env.cur_state
     named = re.search(r"\bR(\d+)\b", message)
     register = int(named[1]) if named else None
     at = re.search(r"insn (\d+)", message) if state is None else None
-    insn = env.insn_idx if state is not None else int(at[1]) if at else None
+    insn = env.insn_idx if state is not None else int(at[1]) if at else insn_idx
     if insn is not None and not 0 <= insn < len(env.insns):
         insn = None
     walking = state if insn is not None else None

@@ -27,12 +27,13 @@ BPF_MAX_SUBPROGS = 256
 class Reject(Exception):
     """The program is refused with ``errno`` (positive). The reason was already written to the log with ``verbose``.
 
-    Internal to the verifier: ``check.verify`` turns it into a VerifierResult.
+    ``insn_idx`` names the instruction where no path is being walked. Internal to the verifier: ``check.verify`` turns it into a
+    VerifierResult.
     """
 
-    def __init__(self, errno: int) -> None:
+    def __init__(self, errno: int, insn_idx: int | None = None) -> None:
         super().__init__(errno)
-        self.errno = errno
+        self.errno, self.insn_idx = errno, insn_idx
 
 
 @dataclass(frozen=True, slots=True)

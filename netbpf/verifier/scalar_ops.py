@@ -386,7 +386,7 @@ def adjust_scalar_numbers(opcode: int, alu32: bool, dst: RegState, src: RegState
 def scalar_byte_swap(dst: RegState, size: int, swap: bool) -> None:
     """A draft keeps its low ``size`` bytes, reversed where ``swap``; all 8 as they are keep the id too."""
     if swap or size < 8:
-        dst.id = 0
+        dst.id = dst.off = 0
     if swap:
         dst.var_off = tnum_bswap(dst.var_off, size)
         __mark_reg_unbounded(dst)

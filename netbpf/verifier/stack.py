@@ -185,7 +185,7 @@ def _spill_scalar(env: VerifierEnv, frame: FuncState, spi: int, regno: int, size
         regs[regno] = reg = assign_scalar_id_before_mov(env, reg)
     elif reg.id:
         reg = reg.copy()
-        reg.id = 0
+        reg.id = reg.off = 0
     _save_register(frame, spi, reg, size)
 
 

@@ -10,6 +10,7 @@ import errno
 from typing import Final
 
 from netbpf.errors import ENOTSUPP
+from netbpf.ints import s32
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import (
@@ -157,7 +158,7 @@ def _check_insn_of_subprog(env: VerifierEnv, i: int, insn: Instruction, subprog:
         subprog.has_ld_abs = True
     if code & 7 not in (BPF_JMP, BPF_JMP32) or code & 0xF0 in (BPF_CALL, BPF_EXIT):
         return
-    target = i + jmp_offset(insn) + 1
+    target = s32(i + jmp_offset(insn) + 1)
     if not subprog.start <= target < end:
         verbose(env, f"jump out of range from insn {i} to {target}\n")
         raise Reject(errno.EINVAL)

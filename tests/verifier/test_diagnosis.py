@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import sys
+from pathlib import Path
 
 import pytest
-from support.verdicts import ARRAY, judge
+from support.verdicts import ARRAY, PRIVILEGES, judge
 
+from netbpf.isa.instruction import decode
+from netbpf.maps.spec import MapSpec
+from netbpf.verifier.check import verify
 from netbpf.verifier.diagnosis import RULES
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from verifier_programs import generate
+from verifier_records import load_request
 
 LOOKUP = (
     ".map array array key=4 value=48 entries=2\n*(u32 *)(r10 - 4) = 5\nr6 = *(u32 *)(r1 + 0)\nr2 = r10\nr2 += -4\n"
@@ -84,3 +95,36 @@ def test_rules_are_well_formed() -> None:
         re.compile(rule.pattern)
         assert re.fullmatch(r"[a-z_]+", rule.kind)
         assert rule.hint.endswith(".")
+
+
+def test_two_maps_of_one_tail_call_are_told_at_the_call() -> None:
+    """Found after the walk, when no path stands anywhere."""
+    progs = MapSpec(3, 4, 4, 4, name="progs")
+    maps = ".map a prog_array key=4 value=4 entries=4\n.map b prog_array key=4 value=4 entries=4\n"
+    setup = "r6 = r1\nr2 = map[a]\nr3 = *(u32 *)(r1 + 0)\nif r3 > 9 goto +2\nr2 = map[b]\n"
+    text = f"{maps}{setup}r1 = r6\nr3 = 0\ncall bpf_tail_call\nr0 = 0\nexit"
+    told = judge(text, progs, progs, mode="unpriv").diagnosis
+    assert told is not None
+    assert (told["kind"], told["insn"], told["instruction"]) == ("map_type", 9, "(85) call bpf_tail_call#12")
+
+
+@pytest.mark.parametrize("privilege", list(PRIVILEGES))
+def test_every_refusal_is_explained(privilege: str) -> None:
+    """Generated programs: a kind, a hint, an instruction once the walk began, and what the register named in the message held."""
+    rng, refused = random.Random(f"told {privilege}"), 0
+    for _ in range(150):
+        record = generate(rng, privilege != "unpriv")
+        if any(insn.off < 0 for insn in decode(bytes.fromhex(record["insns"])) if insn.code & 7 in (5, 6)):
+            continue  # a loop may take a million steps
+        result = verify(load_request(record, "socket_filter", privilege, 1))
+        if not result.errno:
+            continue
+        told = result.diagnosis
+        assert told is not None
+        assert (told["kind"] != "other", told["hint"][-1], told["message"] != "") == (True, ".", True), told
+        if result.stats.insn_processed:
+            assert told["instruction"], told
+            named = told["register"]
+            assert named is None or f"R{named}" in told["registers"] or named > 10, told
+        refused += 1
+    assert refused > 40

@@ -54,6 +54,27 @@ WIDE = f"{RANDOM}r6 = r0\nr6 &= 4095\n{RANDOM}r7 = r0\nr7 &= 4095\nr0 = 0\n"
 WIDE_LINKED = f"{RANDOM}r6 = r0\nr6 &= 4095\nr7 = r6\nr0 = 0\n"
 
 
+# what ends a link, and with it the constant that stood between: it is no part of the number
+UNLINKED = {
+    "big-endian": "r9 = be16 r9",
+    "little-endian": "r9 = le16 r9",
+    "all swapped": "r9 = bswap64 r9",
+    "narrow spill": "*(u32 *)(r10 - 8) = r9\nr5 = *(u32 *)(r10 - 8)",
+    "narrower spill": "*(u16 *)(r10 - 8) = r9\nr5 = *(u16 *)(r10 - 8)",
+    "narrow fill": "*(u64 *)(r10 - 8) = r9\nr5 = *(u32 *)(r10 - 8)",
+    "negated": "r9 = -r9",
+    "sign extended": "r5 = (s8)r9",
+    "low half": "w5 = w9",
+    "too many links": "r3 = r4\nr3 += 100\nif r3 <= r9 goto +1\nr1 = 1",
+}
+
+
+def _apart(text: str, used: str) -> str:
+    """r9 is a constant from r4 and r7; ``text`` unlinks it; then it is added to the frame pointer."""
+    setup = f"{RANDOM}r4 = r0\nr7 = r4\nr9 = r4\nr9 += 2147483647\n"
+    return f"{setup}{text}\nr2 = r10\nr2 += -64\nr2 += {used}\nr0 = r7\nr0 += r4\n{END}"
+
+
 def _branch(i: int) -> str:
     reg, off = 6 + i % 3, 8 * (i + 1)
     return f"{RANDOM}r{reg} = r0\nif r{reg} > {i} goto +1\nr9 = {i}\n*(u64 *)(r10 - {off}) = r{reg}\n"
@@ -104,6 +125,8 @@ PROGRAMS: dict[str, str | tuple[I, ...]] = {
     "packet load in a function": f"r6 = r1\ncall f\n{END}\nf: r6 = r1\nr0 = *(u8 *)skb[0]\nexit",
     "dead function": f"r5 = 0\nif r5 == 0 goto +1\ncall f\n{END}\nf: *(u64 *)(r10 - 64) = 1\n{END}",
     "may_goto takes stack": f"l: may_goto out\nr1 = 0\ngoto l\nout: *(u64 *)(r10 - 8) = 1\n{END}",
+    "jump past all numbers": (I(0xB7), I(0x06, 0, 0, 0, 0x7FFFFFFF), I(0x95)),
+    **{f"no longer linked: {name}": _apart(text, "r5" if "r5" in text else "r9") for name, text in UNLINKED.items()},
     "all precise": (
         f"r6 = r1\nr9 = 3\nl: r0 = *(u8 *)skb[0]\nr7 = r0\nr9 += 1\nif r9 < 12 goto l\nr7 &= 7\nr1 = r10\nr1 += r7\n{END}"
     ),

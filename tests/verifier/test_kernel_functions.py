@@ -68,6 +68,11 @@ PROGRAMS: dict[str, tuple[str, list[int]]] = {
     ),
     "in a callback": (f"{EACH}s: r6 = *(u64 *)(r2 + 0)\nr0 = *(u8 *)skb[0]\nr0 = 1\nexit", [CALLBACK]),
     "a callback's value": (f"{EACH}s: r6 = *(u64 *)(r2 + 0)\nr0 = *(u8 *)skb[0]\nexit", [CALLBACK]),
+    "a slot looked for behind it": (
+        f"r6 = r1\ncall s\nr9 = r10\nr9 += r0\nr0 = *(u8 *)(r9 - 9)\nexit\n"
+        f"s: *(u64 *)(r10 - 8) = 3\n{LOAD}\nr3 = *(u64 *)(r10 - 8)\nif r3 == 4 goto e\nr0 &= 1\ne: exit",
+        [STATIC],
+    ),
     "record held": (f"{CALL}s: r6 = r1\n{RESERVE}r0 = *(u8 *)skb[0]\n{SUBMIT}", [STATIC]),
     "record held by the caller": (f"r6 = r1\n{RESERVE}r1 = r6\ncall s\n{SUBMIT}s: {LOAD}\nexit", [STATIC]),
     "tail call beside it": (
