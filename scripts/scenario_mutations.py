@@ -100,12 +100,24 @@ def notices(case: Case, outcome: Outcome | str) -> bool:
         return True
 
 
-def differs(case: Case, spec: ProgramSpec | None = None, *, base: Case | None = None) -> bool:
-    """Whether a changed case, or its changed program, can be told from what it was."""
-    before, after = run(base or case), run(case, spec)
-    if isinstance(before, str) or isinstance(after, str):
-        return before != after
-    return bool(observed(before) != observed(after))
+class Observer:
+    """What each case does as it is, asked once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Case, Any]] = {}
+
+    def of(self, case: Case) -> Any:
+        if id(case) not in self._known:
+            self._known[id(case)] = (case, seen(run(case)))  # the case is kept, so that its id is its own
+        return self._known[id(case)][1]
+
+    def differs(self, case: Case, spec: ProgramSpec | None = None, *, base: Case | None = None) -> bool:
+        """Whether a changed case, or its changed program, can be told from what it was."""
+        return bool(self.of(base or case) != seen(run(case, spec)))
+
+
+def seen(outcome: Outcome | str) -> Any:
+    return outcome if isinstance(outcome, str) else observed(outcome)
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------
@@ -197,6 +209,7 @@ def probe(case: Case, cases: Sequence[Case]) -> Case:
 def program_mutants(cases: Sequence[Case]) -> Iterator[Mutant]:
     """A program's change must be noticed by one of the file's cases that have it."""
     by_program: dict[Any, list[Case]] = {}
+    observer = Observer()
     for case in cases:
         by_program.setdefault((case.program.form, case.program.text, case.socket), []).append(case)
     for users in by_program.values():
@@ -204,14 +217,14 @@ def program_mutants(cases: Sequence[Case]) -> Iterator[Mutant]:
             spec = program_of(users[0])
         except NetbpfError:
             continue  # refused when read: no program to change
+        probed = probe(users[0], users)
         for what, changed in changed_programs(spec):
             def fails(users: list[Case] = users, changed: ProgramSpec = changed) -> bool:
                 return any(notices(case, run(case, changed)) for case in users)
 
-            def matters(users: list[Case] = users, changed: ProgramSpec = changed) -> bool:
-                if users[0].expect.reject is not None:
-                    return any(differs(case, changed) for case in users)
-                return differs(probe(users[0], users), changed)
+            def matters(users: list[Case] = users, changed: ProgramSpec = changed, probed: Case = probed) -> bool:
+                asked = users if users[0].expect.reject is not None else [probed]
+                return any(observer.differs(case, changed) for case in asked)
 
             yield Mutant("program", what, fails, matters)
 
@@ -268,6 +281,7 @@ def changed_sources(case: Case, step: Step) -> Iterator[tuple[str, PacketSource]
 
 
 def packet_mutants(cases: Sequence[Case]) -> Iterator[Mutant]:
+    observer = Observer()
     for case in cases:
         for index, step in enumerate(case.steps):
             for what, steps in changed_steps(case, index):
@@ -277,7 +291,7 @@ def packet_mutants(cases: Sequence[Case]) -> Iterator[Mutant]:
                     "packet",
                     label,
                     lambda changed=changed: notices(changed, run(changed)),
-                    lambda changed=changed, case=case: differs(changed, base=case),
+                    lambda changed=changed, case=case: observer.differs(changed, base=case),
                 )
 
 
