@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Protocol, Self
 
+from netbpf.abi import sockopt as so
 from netbpf.abi.net import LINKTYPE_ETHERNET
 from netbpf.errors import BpfError, NetbpfError
 from netbpf.host.attach import attach_loaded
@@ -22,7 +23,8 @@ from netbpf.packet.skbuff import SkBuff
 from netbpf.program import FILE_VIEW, VIEWS, ProgramSpec
 from netbpf.replay.compare import LAB_MAC
 from netbpf.scenario.fields import apply_fields
-from netbpf.scenario.model import Case, Step
+from netbpf.scenario.listen import IP6_HEADER
+from netbpf.scenario.model import Case, SocketKind, Step
 from netbpf.scenario.outcome import Verdict
 
 LONGEST_WAIT_NS: Final = 3_000_000_000
@@ -113,10 +115,12 @@ class SimBench:
     def is_plain(self, record: Record, step: Step) -> bool:
         if self.case.socket.view == FILE_VIEW or step.fields:
             return False
+        if self.case.socket.is_inet:
+            return _check_arrives(record)
         return record.linktype == LINKTYPE_ETHERNET and record.wirelen == len(record.data) and record.direction != OUTBOUND
 
     def wait_for(self, ready: Callable[[], int]) -> int:
-        return 0  # what was delivered has arrived
+        return ready()  # what was delivered has arrived
 
     def attach(self, sock: Any, spec: ProgramSpec, loaded: LoadedSpec) -> None:
         """A classic filter for the view of a file is no socket's: libpcap would run it itself."""
@@ -132,9 +136,12 @@ class SimBench:
         return self._alone or sock.filter_loaded()
 
     def sk_buff(self, record: Record, step: Step) -> SkBuff:
-        view = VIEWS[FILE_VIEW] if self.case.socket.view == FILE_VIEW else self.case.socket.kind
+        kind = self.case.socket
+        view = VIEWS[FILE_VIEW] if kind.view == FILE_VIEW else "packet_raw" if kind.is_inet else kind.kind
         device = Device(mac=self.lab.device.mac, ifindex=self.lab.device.ifindex)
         skb = receive(record, device, view)
+        if skb is not None and kind.is_inet:
+            _move_to_data(skb, kind)
         if skb is None:
             return SkBuff(b"", 0)
         apply_fields(skb, dict(step.fields))
@@ -201,19 +208,13 @@ class KernelBench:
             yield lambda sock: instance.read()
 
     def is_plain(self, record: Record, step: Step) -> bool:
-        if record.linktype != LINKTYPE_ETHERNET:
-            raise Skipped(f"a packet of link type {record.linktype} cannot come in by an Ethernet device")
-        if record.wirelen != len(record.data):
-            raise Skipped("a packet that a capture cut has bytes that nobody knows")
-        if record.direction == OUTBOUND:
-            raise Skipped("a packet that the capturing host sent cannot come in by a device")
-        return True
+        return _check_arrives(record)
 
     def run_alone(self, sock: Any, record: Record, step: Step) -> Verdict:
         raise AssertionError("is_plain has skipped it")
 
     def wait_for(self, ready: Callable[[], int]) -> int:
-        deadline, found = time.monotonic() + FRAME_WAIT_S, 0
+        deadline, found = time.monotonic() + FRAME_WAIT_S, ready()
         while not found and time.monotonic() < deadline:
             found = ready()
         return found
@@ -235,6 +236,26 @@ class KernelBench:
 
     def __exit__(self, *exc: object) -> None:
         self.lab.__exit__()
+
+
+def _check_arrives(record: Record) -> bool:
+    """Raises Skipped for a packet that no device could bring."""
+    if record.linktype != LINKTYPE_ETHERNET:
+        raise Skipped(f"a packet of link type {record.linktype} cannot come in by an Ethernet device")
+    if record.wirelen != len(record.data):
+        raise Skipped("a packet that a capture cut has bytes that nobody knows")
+    if record.direction == OUTBOUND:
+        raise Skipped("a packet that the capturing host sent cannot come in by a device")
+    return True
+
+
+def _move_to_data(skb: SkBuff, kind: SocketKind) -> None:
+    """Where skb->data is at a UDP or raw socket: behind the IP header, but for a raw socket over IPv4."""
+    at = skb.network_header
+    header = 4 * (skb.head[at] & 15) if kind.family == so.AF_INET and len(skb.head) > at else IP6_HEADER
+    skb.transport_header = at + header
+    new = at if kind.kind == "raw" and kind.family == so.AF_INET else at + header
+    skb.len, skb.data_off = max(skb.len - (new - skb.data_off), 0), new
 
 
 def _check_possible(case: Case) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from netbpf.abi import sockopt as so
 from netbpf.scenario.toml_map import Node
 from netbpf.sources.load import ObjectOptions
 
@@ -25,13 +26,27 @@ class ProgramText:
 
 @dataclass(frozen=True, slots=True)
 class SocketKind:
-    """Where the program looks: ``kind`` packet_raw or packet_dgram; ``view`` "socket", or "file" as libpcap sees a capture;
-    ``protocol`` the ETH_P_ number the socket listens to."""
+    """Where the program looks: ``kind`` packet_raw, packet_dgram, udp or raw; ``view`` "socket", or "file" as libpcap sees a
+    capture. ``protocol`` is the ETH_P_ number a packet socket listens to; ``address`` and ``port`` are a UDP socket's,
+    ``ip_protocol`` a raw socket's, whose host has ``address``, too."""
 
     kind: str = "packet_raw"
     view: str = "socket"
     protocol: int = 3  # ETH_P_ALL
+    address: str = "10.0.0.1"
+    port: int = 0
+    ip_protocol: int = 0
     node: Node | None = None
+
+    @property
+    def is_inet(self) -> bool:
+        """Whether packets get to it through IP."""
+        return self.kind in ("udp", "raw")
+
+    @property
+    def family(self) -> int:
+        """AF_INET or AF_INET6, by the address."""
+        return so.AF_INET6 if ":" in self.address else so.AF_INET
 
 
 @dataclass(frozen=True, slots=True)

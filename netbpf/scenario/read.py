@@ -6,11 +6,13 @@ Reads words only: programs are assembled, packets built and captures opened when
 from __future__ import annotations
 
 import errno as errno_numbers
+import ipaddress
 import os
 from typing import Final
 
 from netbpf.abi.net import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
 from netbpf.errors import ENOTSUPP, SourceError
+from netbpf.program import FILE_VIEW, SOCKET_VIEW, VIEWS
 from netbpf.scenario.fields import read_field
 from netbpf.scenario.layout import LayoutError, parse_layout
 from netbpf.scenario.model import (
@@ -41,7 +43,7 @@ MAX_CPUS: Final = 64
 MAX_REPEAT: Final = 1_000_000
 PROGRAM_FORMS: Final = ("file", "asm", "classic", "expr")
 PACKET_FORMS: Final = ("hex", "scapy", "capture")
-KINDS: Final = ("packet_raw", "packet_dgram")
+KINDS: Final = ("packet_raw", "packet_dgram", "udp", "raw")
 PROTOCOLS: Final = {"all": ETH_P_ALL, "ip": ETH_P_IP, "ipv6": ETH_P_IPV6, "arp": ETH_P_ARP}
 VERDICTS: Final = ("accept", "drop", "unseen")
 COUNTED: Final = ("accept", "drop", "trim", "unseen")
@@ -112,6 +114,8 @@ def _check_whole(case: Case) -> None:
         reject.node.fail_key("a program that is refused sees no packet: this scenario has some")
     last = 0
     for step in case.steps:
+        if step.fields and case.socket.is_inet:
+            step.node.table["skb"].fail_key("fields can be set at packet sockets only")
         if step.at_ns is not None and step.at_ns < last:
             step.node.table["at"].fail("the clock does not go back: this is before the packet above")
         last = (last if step.at_ns is None else step.at_ns) + step.after_ns
@@ -152,13 +156,28 @@ def _socket(node: Node | None) -> SocketKind:
         return SocketKind()
     t = Table(node, "a socket")
     kind = t.choice("kind", KINDS, "packet_raw")
-    view = t.choice("view", ("socket", "file"), "socket")
-    protocol = t.take("protocol")
+    view = t.choice("view", tuple(VIEWS), SOCKET_VIEW)
+    protocol, address = t.take("protocol"), t.take("address")
+    port, ip_protocol = t.integer("port", 0, 1, 0xFFFF), t.integer("ip_protocol", 0, 1, 254)
     t.close()
     number = ETH_P_ALL if protocol is None else _protocol(protocol)
-    if view == "file" and (kind != "packet_raw" or number != ETH_P_ALL):
+    if view == FILE_VIEW and (kind != "packet_raw" or number != ETH_P_ALL):
         node.fail("the view of a file has no socket: no kind and no protocol")
-    return SocketKind(kind, view, number, node)
+    made = SocketKind(kind, view, number, "10.0.0.1" if address is None else _address(address), port, ip_protocol, node)
+    if protocol is not None and made.is_inet:
+        protocol.fail_key("protocol is a packet socket's: a raw socket has an ip_protocol")
+    if address is not None and not made.is_inet:
+        address.fail_key("address is of UDP and raw sockets")
+    if bool(port) != (kind == "udp") or bool(ip_protocol) != (kind == "raw"):
+        node.fail("a UDP socket has a port, a raw socket an ip_protocol, other kinds have neither")
+    return made
+
+
+def _address(node: Node) -> str:
+    try:
+        return str(ipaddress.ip_address(text_of(node, "address")))
+    except ValueError:
+        node.fail("address is an IP address of the host")
 
 
 def _protocol(node: Node) -> int:

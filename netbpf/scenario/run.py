@@ -7,23 +7,22 @@ backend cannot do raises Skipped with the reason; nothing is left out silently.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from netbpf.abi import sockopt as so
 from netbpf.abi.maps import MapType
 from netbpf.errors import BpfError, ProgramRejected
 from netbpf.host.attach import load_for_socket
-from netbpf.host.lab import Received, drain, open_packet_socket
 from netbpf.host.loader import LoadedSpec
 from netbpf.packet.record import Record
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import ProgramSpec
-from netbpf.replay.compare import AUXDATA
 from netbpf.replay.contents import PerfEvents
 from netbpf.scenario.bench import Bench, Skipped, open_bench
 from netbpf.scenario.codec import EVENTS, MapCodec, codecs_of, no_map
 from netbpf.scenario.layout import LayoutError
+from netbpf.scenario.listen import Listener, listen
 from netbpf.scenario.model import Case, Entry, Expect, Step
 from netbpf.scenario.outcome import Contents, Events, Outcome, Rejection, StepOutcome, Verdict
 from netbpf.scenario.packets import records_of
@@ -94,19 +93,18 @@ class _Run:
         case, bench, process = self.case, self.bench, self.bench.process
         self.codecs = codecs_of(self.spec, case.maps, process.possible_cpus)
         self._check_names()
-        with bench.trace_reader(self._wants_trace()) as self.read_trace:
-            self.witness = open_packet_socket(bench.lab)
-            kind = so.SOCK_DGRAM if case.socket.kind == "packet_dgram" else so.SOCK_RAW
-            with open_packet_socket(bench.lab, sock_type=kind, protocol=case.socket.protocol) as self.sock:
-                try:
-                    self.loaded = load_for_socket(process, self.spec)
-                    self._fill()
-                    bench.attach(self.sock, self.spec, self.loaded)
-                except OSError as e:
-                    return self._outcome(_rejection(e))
-                self.perf_events = PerfEvents(process, self.spec, self.loaded)
-                steps = tuple(self._step(i, step) for i, step in enumerate(case.steps))
-                return self._finished(steps)
+        listener = closing(listen(bench.lab, case.socket))
+        with bench.trace_reader(self._wants_trace()) as self.read_trace, listener as self.listener:
+            self.sock = self.listener.sock
+            try:
+                self.loaded = load_for_socket(process, self.spec)
+                self._fill()
+                bench.attach(self.sock, self.spec, self.loaded)
+            except OSError as e:
+                return self._outcome(_rejection(e))
+            self.perf_events = PerfEvents(process, self.spec, self.loaded)
+            steps = tuple(self._step(i, step) for i, step in enumerate(case.steps))
+            return self._finished(steps)
 
     def _outcome(self, rejection: Rejection | None = None, **found: Any) -> Outcome:
         return Outcome(self.bench.backend, self.bench.engine, self.spec, rejection, codecs=self.codecs, **found)
@@ -218,15 +216,9 @@ class _Run:
         return self.bench.run_alone(self.sock, record, step)
 
     def _through_device(self, record: Record) -> Verdict:
-        """In by the device, out of the socket: the witness, which is served after the socket, tells when that was asked."""
+        """In by the device, out of the socket."""
         accepted = self.bench.lab.device.deliver(record.data)
-        seen = len(drain(self.witness))
-        if accepted and not seen:
-            seen = self.bench.wait_for(lambda: len(drain(self.witness)))
-        received = drain(self.sock)
-        if received:
-            return Verdict(True, _length(received[0]), len(received[0].data))
-        return Verdict(bool(seen), len(record.data), 0)
+        return self.listener.verdict(record, self.bench.wait_for if accepted else _ask_once)
 
     # --- events -------------------------------------------------------------------------------------------------------
     def _wants_trace(self) -> bool:
@@ -252,14 +244,13 @@ class _Run:
     # set in go(), where each is opened
     loaded: LoadedSpec = field(init=False)
     sock: Any = field(init=False)
-    witness: Any = field(init=False)
+    listener: Listener = field(init=False)
     perf_events: PerfEvents = field(init=False)
     read_trace: Callable[[Any], list[str]] = field(init=False)
 
 
-def _length(received: Received) -> int:
-    """skb->len before the verdict."""
-    return int(AUXDATA.unpack(received.auxdata)[1]) if len(received.auxdata) == AUXDATA.size else received.length
+def _ask_once(ready: Callable[[], int]) -> int:
+    return ready()
 
 
 def _rejection(refused: OSError) -> Rejection:
