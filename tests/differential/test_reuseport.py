@@ -154,6 +154,20 @@ def test_a_program_before_binding(family: int) -> None:
     same(case, kind="lo", addresses=ADDRESSES)
 
 
+def test_programs_that_weigh_too_much() -> None:
+    """net.core.optmem_max bounds one program; a group charges nobody for it."""
+
+    def case(lab: Lab, log: Log) -> None:
+        (sock,) = group(lab, so.AF_INET, so.SOCK_DGRAM, 1)
+        for length in (16371, 16372, 16373, 16372, 2):
+            insns = [b.BPF_MOV64_IMM(0, 0)] * (length - 1)
+            prog = lab.process.prog_load(b.assemble(insns, b.BPF_EXIT_INSN()))
+            log(f"{length}", lambda p=prog: attach(sock, p))  # type: ignore[misc]
+            lab.process.close(prog)
+
+    same(case, kind="lo", addresses=ADDRESSES)
+
+
 @families
 def test_listeners(family: int) -> None:
     """The program sees what is behind the TCP header: of a SYN, nothing."""

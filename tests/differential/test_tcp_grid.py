@@ -232,6 +232,28 @@ def _classic(sock: Any, insns: bytes) -> None:
     sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, struct.pack("<HxxxxxxQ", len(insns) // 8, ctypes.addressof(kept)))
 
 
+def test_a_closed_socket_keeps_its_filter_until_the_end() -> None:
+    """Its peer's acknowledgement of the FIN passes the filter still."""
+
+    def case(lab: Lab, log: Log) -> None:
+        server = listener(lab, so.AF_INET)
+        peer = Peer(lab, so.AF_INET)
+        peer.shake()
+        child, _ = server.accept()
+        recorder = SkbRecorder(lab.process)
+        recorder.attach(child)
+        child.close()
+        log("FIN", peer.told)
+        for i in range(3):
+            peer.send(ACK, ack=peer.ack + (1 if i else 0))
+            log("acknowledged", recorder.seen)
+        peer.send(FIN | ACK, ack=peer.ack + 1)
+        log("the other FIN", recorder.seen)
+        log("answer", peer.told)
+
+    same(case, addresses=ADDRESSES)
+
+
 def test_out_of_order_and_reset() -> None:
     def case(lab: Lab, log: Log) -> None:
         server = listener(lab, so.AF_INET)

@@ -305,6 +305,29 @@ def test_a_timeout_of_the_socket_itself(wire: tuple[SimHost, SimProcess, SimProc
         sock.recv(1)
 
 
+def test_paths_of_unix_sockets_stay_until_unlinked() -> None:
+    host = SimHost()
+    process = host.process()
+    make = lambda: process.socket(socket.AF_UNIX, socket.SOCK_DGRAM)  # noqa: E731
+    first, sender = make(), make()
+    first.bind("/run/test.sock")
+    sender.sendto(b"x", "/run/test.sock")
+    assert first.recvfrom(10) == (b"x", None)
+    first.close()
+    with pytest.raises(ConnectionRefusedError):
+        sender.sendto(b"x", "/run/test.sock")
+    with pytest.raises(OSError, match="EADDRINUSE"):
+        make().bind("/run/test.sock")
+    host.unlink("/run/test.sock")
+    with pytest.raises(FileNotFoundError):
+        sender.sendto(b"x", "/run/test.sock")
+    make().bind("/run/test.sock")
+    with pytest.raises(OSError, match="ESOCKTNOSUPPORT"):
+        process.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with pytest.raises(OSError, match="EINVAL"):
+        sender.sendmsg([b"x"], [(1, 1, b"\0\0\0\0")], 0, "/run/test.sock")
+
+
 def test_multicast_reaches_who_joined(wire: tuple[SimHost, SimProcess, SimProcess]) -> None:
     _, client, server = wire
     group, mreq = "239.1.1.1", socket.inet_aton("239.1.1.1") + socket.inet_aton("10.0.0.2")

@@ -25,10 +25,11 @@ PROG_HEADER_BYTES: Final = 96  # struct bpf_prog without its instructions, as a 
 class SocketFilter:
     """What struct sock keeps of its filter."""
 
-    __slots__ = ("_charged", "_loaded", "_machine", "classic", "locked", "prog", "stats")
+    __slots__ = ("_charged", "_charges", "_loaded", "_machine", "classic", "locked", "prog", "stats")
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, machine: Machine, *, charges: bool = True) -> None:
+        """``charges``: whether the program counts against the option memory of a socket."""
+        self._machine, self._charges = machine, charges
         self.prog: ProgObject | None = None  # where an eBPF program is attached
         self.classic: ClassicProgram = ()  # where a classic one is
         self.locked = False
@@ -131,9 +132,9 @@ class SocketFilter:
     def _charge(self, insn_count: int) -> int:
         """Bytes of option memory for a program, while the one before it is still charged. Raises BpfError(ENOMEM)."""
         size, limit = PROG_HEADER_BYTES + 8 * insn_count, self._machine.sysctl.optmem_max
-        if size > limit or self._charged + size >= limit:
+        if size > limit or (self._charges and self._charged + size >= limit):
             raise BpfError(errno.ENOMEM)
-        return size
+        return size if self._charges else 0
 
     def _replace(self, loaded: Loaded | None, charged: int) -> None:
         if self.prog is not None:

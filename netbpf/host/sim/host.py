@@ -111,9 +111,11 @@ class SimHost:
         make_directory(self.machine, path)
 
     def unlink(self, path: str) -> None:
-        """Remove a pinned name. Raises BpfError."""
+        """Remove a pinned name, or the path of an AF_UNIX socket. Raises BpfError."""
         from netbpf.host.sim.pin_commands import unlink
 
+        if self.machine.unix_names.pop(path, None) is not None:
+            return
         unlink(self.machine, path)
 
     # --- what is alive ----------------------------------------------------------------------------------------------------

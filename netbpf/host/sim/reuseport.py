@@ -22,7 +22,7 @@ class Group:
 
     def __init__(self, machine: Machine) -> None:
         self.members: list[InetSocket] = []
-        self.program = SocketFilter(machine)
+        self.program = SocketFilter(machine, charges=False)
 
     def add(self, sock: InetSocket) -> None:
         """``sock``, which is in no group, joins."""

@@ -14,7 +14,7 @@ from netbpf.host.sim.machine import Machine
 from netbpf.host.sim.network import Network
 from netbpf.host.sim.reuseport import join_group
 from netbpf.host.sim.sock import SHUT_RD, SHUT_WR, Delivered, Sock, Wait
-from netbpf.host.sim.tcp_state import CLOSE, LISTEN, SYN_SENT, Connection
+from netbpf.host.sim.tcp_state import CLOSE, FIN_WAIT2, LISTEN, SYN_SENT, TIME_WAIT, Connection
 
 TCP_RCVBUF: Final = 131072  # net.ipv4.tcp_rmem, the middle number
 TCP_SNDBUF: Final = 16384
@@ -49,11 +49,15 @@ class TcpSocket(InetSocket):
             self.group.leave(self)
         connection = self.connection
         if connection is not None and connection.state != CLOSE:
-            connection.sock = None
+            connection.sock, connection.orphan = None, self
             if connection.inbox or self.linger == (1, 0) or connection.state == SYN_SENT:
                 connection.abort()
             else:
                 connection.finish()
+            if connection.orphan is not None:
+                if connection.state in (FIN_WAIT2, TIME_WAIT):
+                    connection.let_go()
+                return  # the filter stays until the peer's end has been heard
         super().release()
 
     @property

@@ -70,6 +70,7 @@ class Connection:
         self.ts_offset, self.ts_recent, self.ident, self.hash = random(), 0, random(), random() | 1
         self.retries, self.recover = 0, self.iss
         self.timer: Timer | None = None
+        self.orphan: TcpSocket | None = None  # what was closed and whose filter still counts
         self._busy = self._resend = False
 
     # --- out --------------------------------------------------------------------------------------------------------------
@@ -330,6 +331,7 @@ class Connection:
     def _fin_acked(self) -> None:
         if self.state == FIN_WAIT1:
             self.state = FIN_WAIT2
+            self.let_go()
         elif self.state == CLOSING:
             self._time_wait()
         elif self.state == LAST_ACK:
@@ -387,11 +389,13 @@ class Connection:
     def _time_wait(self) -> None:
         self.state = TIME_WAIT
         self._arm()
+        self.let_go()
         self.ip.network.timers.after(TIME_WAIT_NS, lambda: self.done(0))
 
     def done(self, error: int) -> None:
         """The connection is no more; ``error`` is what its socket is told."""
         self.state = CLOSE
+        self.let_go()
         self.out.clear()
         self._arm()
         self.ip.tcp.forget(self)
@@ -399,6 +403,12 @@ class Connection:
             self.sock.error = error or self.sock.error
             self.at_end = True
         self._tell()
+
+    def let_go(self) -> None:
+        """The closed socket's filter, which was kept while the peer had something to say."""
+        if self.orphan is not None:
+            self.orphan.filter.release()
+            self.orphan = None
 
     def _tell(self) -> None:
         """Whoever waits looks again."""

@@ -80,7 +80,7 @@ class TcpTable:
     @staticmethod
     def _owner(connection: Connection) -> TcpSocket | None:
         """Whose filter a segment passes: until the handshake is over, the listener's."""
-        return connection.listener if connection.state == SYN_RECV else connection.sock
+        return connection.listener if connection.state == SYN_RECV else connection.sock or connection.orphan
 
     @staticmethod
     def _filter(sock: TcpSocket, packet: IpPacket) -> int:
