@@ -3,12 +3,10 @@ of every sort and on datagrams; delivery, length, auxdata, address, map contents
 
 from __future__ import annotations
 
-import ctypes
 import socket
-import struct
-from typing import Any
 
 import pytest
+from support.attaching import attach_bpf, attach_classic
 from support.both_labs import Log, same
 from support.ip_grid import ADDRESSES, classic_offset_filters, offset_filters, ping_frames, udp_frames
 from support.kernel import needs_kernel
@@ -36,17 +34,6 @@ TELLING = (
     ),
 )
 types = pytest.mark.parametrize("sock_type", [so.SOCK_RAW, so.SOCK_DGRAM], ids=["raw", "dgram"])
-
-
-def attach_bpf(lab: Lab, sock: Any, prog: Any) -> None:
-    fd = lab.process.prog_load(prog)
-    sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_BPF, fd)
-    lab.process.close(fd)
-
-
-def attach_classic(sock: Any, insns: bytes) -> None:
-    kept = ctypes.create_string_buffer(insns, len(insns))
-    sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, struct.pack("<HxxxxxxQ", len(insns) // 8, ctypes.addressof(kept)))
 
 
 def deliver(lab: Lab, kind: str, frame: bytes) -> None:

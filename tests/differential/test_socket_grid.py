@@ -3,12 +3,12 @@ and the running kernel must agree on what is delivered, how long it is, from who
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.attaching import attach_bpf, attach_classic
 from support.both_labs import Log, same
 from support.ip_grid import (
     ADDRESSES,
@@ -85,11 +85,6 @@ def counts(sock: Any) -> tuple[int, int]:
     return values[0], values[8]
 
 
-def classic(sock: Any, insns: bytes) -> None:
-    kept = ctypes.create_string_buffer(insns, len(insns))
-    sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, struct.pack("<HxxxxxxQ", len(insns) // 8, ctypes.addressof(kept)))
-
-
 Make = Callable[[Lab], Any]
 UDP_KINDS: dict[str, Make] = {"udp": lambda lab: udp_socket(lab, so.AF_INET), "udp6": udp_socket}
 
@@ -134,12 +129,10 @@ def test_udp_every_offset(kind: str) -> None:
     def case(lab: Lab, log: Log) -> None:
         sock = UDP_KINDS[kind](lab)
         for name, prog in offset_filters().items():
-            fd = lab.process.prog_load(prog)
-            sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_BPF, fd)
-            lab.process.close(fd)
+            attach_bpf(lab, sock, prog)
             _try(lab, log, sock, f"eBPF {name}")
         for name, insns in classic_offset_filters().items():
-            classic(sock, insns)
+            attach_classic(sock, insns)
             _try(lab, log, sock, f"classic {name}")
 
     same(case, addresses=ADDRESSES, mtu=MTU)
@@ -159,11 +152,9 @@ def test_raw_every_offset(kind: str) -> None:
         socks = {}
         for name, prog in offset_filters().items():
             sock = socks[f"eBPF {name}"] = raw_socket(lab, *RAW_KINDS[kind])
-            fd = lab.process.prog_load(prog)
-            sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_BPF, fd)
-            lab.process.close(fd)
+            attach_bpf(lab, sock, prog)
         for name, insns in classic_offset_filters().items():
-            classic(socks.setdefault(f"classic {name}", raw_socket(lab, *RAW_KINDS[kind])), insns)
+            attach_classic(socks.setdefault(f"classic {name}", raw_socket(lab, *RAW_KINDS[kind])), insns)
         for frame in (*(FRAMES[name] for name in TELLING), *PINGS.values()):
             lab.device.deliver(frame)
             for name, sock in socks.items():

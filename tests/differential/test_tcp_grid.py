@@ -3,11 +3,11 @@ simulator and on the running kernel. What goes out is read back, so that handsha
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from typing import Any, Final
 
 import pytest
+from support.attaching import attach_bpf, attach_classic
 from support.both_labs import Log, same
 from support.ip_grid import (
     ADDRESSES,
@@ -213,23 +213,16 @@ def test_every_offset(family: int) -> None:
         for name, prog in offset_filters().items():
             if name in RANDOM:
                 continue
-            fd = lab.process.prog_load(prog)
-            child.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_BPF, fd)
-            lab.process.close(fd)
+            attach_bpf(lab, child, prog)
             attempt(f"eBPF {name}")
         for name, insns in classic_offset_filters().items():
             if name in RANDOM:
                 continue
-            _classic(child, insns)
+            attach_classic(child, insns)
             attempt(f"classic {name}")
         child.close()
 
     same(case, addresses=ADDRESSES)
-
-
-def _classic(sock: Any, insns: bytes) -> None:
-    kept = ctypes.create_string_buffer(insns, len(insns))
-    sock.setsockopt(so.SOL_SOCKET, so.SO_ATTACH_FILTER, struct.pack("<HxxxxxxQ", len(insns) // 8, ctypes.addressof(kept)))
 
 
 def test_a_closed_socket_keeps_its_filter_until_the_end() -> None:

@@ -7,6 +7,7 @@ import runpy
 import socket
 import struct
 import threading
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,32 @@ def test_a_timeout_of_the_socket_itself(wire: tuple[SimHost, SimProcess, SimProc
     sock.settimeout(0.01)
     with pytest.raises(TimeoutError):
         sock.recv(1)
+
+
+def test_addresses_that_are_none() -> None:
+    """What Python refuses before the system call is refused alike."""
+    process = SimHost().process()
+    wrong: dict[int, tuple[Any, ...]] = {
+        socket.AF_INET: ("127.0.0.1", ("127.0.0.1",), 5),
+        socket.AF_INET6: ("::1", (), None),
+        socket.AF_PACKET: ("lo", ("lo",), ("lo", "x"), (1, 3)),
+        socket.AF_UNIX: (5, ("x", 1), None),
+    }
+    for family, addresses in wrong.items():
+        makers: list[Any] = [process.socket, *([] if family == socket.AF_PACKET else [socket.socket])]
+        for make, address in product(makers, addresses):
+            with make(family, socket.SOCK_DGRAM) as sock, pytest.raises(TypeError):
+                sock.bind(address)
+    udp = process.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for port in (-1, 65536):
+        with pytest.raises(OverflowError):
+            udp.bind(("127.0.0.1", port))
+    with pytest.raises(socket.gaierror):
+        udp.bind(("no such host.", 1))
+    with pytest.raises(TypeError):
+        udp.sendto(b"x")
+    with pytest.raises(ValueError, match="negative"):
+        udp.recv(-1)
 
 
 def test_paths_of_unix_sockets_stay_until_unlinked() -> None:

@@ -57,10 +57,11 @@ class PacketSocket(Sock):
     # --- what it listens to ---------------------------------------------------------------------------------------------
     def bind(self, address: Any) -> None:
         """packet_bind on ``(device name, protocol)``: protocol 0 keeps the one it has. Raises BpfError(ENODEV)."""
-        ifindex = self.network.device(address[0]).ifindex
+        name, protocol = _checked(address)[:2]
+        ifindex = self.network.device(name).ifindex
         self._unhook()
         self.ifindex = ifindex
-        self.listens_to = (address[1] if len(address) > 1 else 0) or self.listens_to
+        self.listens_to = protocol or self.listens_to
         if self.listens_to:
             self.network.add_hook(self)
 
@@ -160,7 +161,8 @@ class PacketSocket(Sock):
     # --- send -----------------------------------------------------------------------------------------------------------
     def send(self, data: bytes, address: Any, wait: Wait, flags: int) -> int:
         """A frame out of the device that ``address`` names, or that it is bound to. Raises BpfError(ENXIO, ENODEV, EINVAL)."""
-        device = self.network.device(address[0]) if address is not None else self.network.by_index(self.ifindex)
+        named = None if address is None else _checked(address)[0]
+        device = self.network.by_index(self.ifindex) if named is None else self.network.device(named)
         if device is None:
             raise BpfError(errno.ENXIO)
         frame = data if self.type == so.SOCK_RAW else self._link_header(device, address) + data
@@ -171,8 +173,19 @@ class PacketSocket(Sock):
         """What SOCK_DGRAM puts in front: to the address's hardware address, of its protocol (else the socket's). Bytes that the
         address lacks are zeros; a kernel takes what lies behind it."""
         to = bytes(address[4]) if address is not None and len(address) > 4 else b""
-        protocol = address[1] if address is not None and len(address) > 1 else self.listens_to
+        protocol = address[1] if address is not None else self.listens_to
         return to[:6].ljust(6, b"\0") + device.mac + protocol.to_bytes(2)
+
+
+def _checked(address: Any) -> tuple[Any, ...]:
+    """A packet address as Python has it, device name and protocol first. Raises TypeError, OverflowError."""
+    if not isinstance(address, tuple):
+        raise TypeError(f"AF_PACKET address must be tuple, not {type(address).__name__}")
+    if not 2 <= len(address) <= 5 or not isinstance(address[0], str) or not isinstance(address[1], int):
+        raise TypeError("AF_PACKET address must be a tuple of two to five elements")
+    if not 0 <= address[1] <= 0xFFFF:
+        raise OverflowError("protocol must be 0-65535.")
+    return address
 
 
 def inside_tags(data: bytes, protocol: int) -> tuple[int, tuple[int, int]]:

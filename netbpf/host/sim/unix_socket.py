@@ -30,7 +30,9 @@ class UnixSocket(Sock):
         self.wmem = 0  # what it sent and nobody has read
 
     def _key(self, address: Any) -> str | bytes:
-        """A path as str, an abstract name as bytes."""
+        """A path as str, an abstract name as bytes. Raises TypeError as Python's sockets do."""
+        if not isinstance(address, str | bytes | bytearray | memoryview):
+            raise TypeError(f"a bytes-like object is required, not {type(address).__name__!r}")
         raw = address.encode() if isinstance(address, str) else bytes(address)
         if len(raw) > PATH_BYTES + (raw[:1] == b"\0"):
             raise BpfError(errno.EINVAL, "AF_UNIX path too long")
