@@ -51,18 +51,19 @@ def subcommands() -> dict[str, argparse.ArgumentParser]:
 
 def document() -> str:
     """The whole text of docs/cli.md."""
+    from netbpf.cli.examples import EXAMPLES
     from netbpf.cli.main import COMMANDS
 
     parts = [HEAD.rstrip()]
     for name, parser in subcommands().items():
         parts += ["", f"## netbpf {name}", "", f"{parser.description}"]
-        parts += ["", f"    {usage(name, parser)}"]
+        parts[-1] += f" `{usage(name, parser)}`"
         for group in parser._action_groups:
             rows = [a for a in group._group_actions if not isinstance(a, argparse._HelpAction)]
             if rows:
                 parts += ["", *table(group_title(group), rows)]
-        if parser.epilog:
-            parts += ["", *(f"    {line}".rstrip() for line in parser.epilog.splitlines())]
+        if name in EXAMPLES:
+            parts += ["", *(f"    {line}" for line in EXAMPLES[name])]
     assert set(subcommands()) == set(COMMANDS)
     return "\n".join(parts) + "\n"
 

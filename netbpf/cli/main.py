@@ -1,6 +1,6 @@
 """The ``netbpf`` command: a table of subcommands, each imported only when it is asked for.
 
-A subcommand module offers ``add_arguments(parser)`` and ``run(args) -> int``, and may have ``EXAMPLES``, shown below its help.
+A subcommand module offers ``add_arguments(parser)`` and ``run(args) -> int``; ``examples`` has what is shown below its help.
 Errors that netbpf raises become one message on stderr and the exit code their class carries; an interrupt exits 130.
 """
 
@@ -69,10 +69,18 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if command is None or command == name:
-            module = importlib.import_module(f"netbpf.cli.{name}")
-            module.add_arguments(p)
-            p.epilog = getattr(module, "EXAMPLES", p.epilog)
+            importlib.import_module(f"netbpf.cli.{name}").add_arguments(p)
+            p.epilog = _epilog(name, p.epilog)
     return parser
+
+
+def _epilog(command: str, own: str | None) -> str | None:
+    """Examples of a command, above what it says itself."""
+    from netbpf.cli.examples import EXAMPLES
+
+    lines = EXAMPLES.get(command, ())
+    examples = "\n".join(["examples:", *(f"  {line}" for line in lines)]) if lines else None
+    return "\n\n".join(part for part in (examples, own) if part) or None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import argparse
 
 import pytest
 
+from netbpf.cli.examples import EXAMPLES
 from netbpf.cli.main import COMMANDS, build_parser, main
 
 
@@ -40,6 +41,11 @@ def test_every_option_says_what_it_does(name: str) -> None:
     for action in commands()[name]._actions:
         assert action.help, f"netbpf {name}: {action.option_strings or action.dest} says nothing"
         assert action.help is argparse.SUPPRESS or not action.help.endswith("."), f"{action.dest}: a phrase, not a sentence"
+
+
+def test_every_command_has_examples() -> None:
+    """Which docs/cli.md shows too, and a test runs."""
+    assert set(EXAMPLES) == set(COMMANDS)
 
 
 def test_a_summary_takes_one_line() -> None:

@@ -19,7 +19,7 @@ from support.kernel import KERNEL_REASON
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "scenarios").glob("*.md")])
-NEEDED = ("README.md", "docs", "pcaps", "scenarios", "scripts", "tests/data/objects", "pyproject.toml", "netbpf")
+NEEDED = ("README.md", "docs", "pcaps", "scenarios", "scripts", "tests/data/objects", "tests/support", "pyproject.toml", "netbpf")
 TIMEOUT_S = 120
 
 # names that documents give to files of the reader's own, and what stands for them
