@@ -10,6 +10,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "netbpf replay trace.pcap --prog flows.o --report report.html",
         "netbpf replay trace.pcap --prog p.s -w kept.pcap -q --dump none",
     ),
+    "attach": (
+        "netbpf attach eth0 --filter tcp port 443 --duration 10  # as root",
+        "netbpf attach tap0 --tap --prog p.s --feed trace.pcap  # as root",
+    ),
     "verify": (
         "netbpf verify p.s",
         "netbpf verify flows.o:read_ip --log-level 2",
@@ -21,7 +25,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "test": (
         "netbpf test scenarios",
-        "netbpf test scenarios/ports.scenario.toml -k 443 --engine both",
+        "netbpf test scenarios/ports.scenario.toml --junit report.xml",
+        "netbpf test scenarios/ports.scenario.toml --backend both  # as root",
     ),
     "cover": (
         "netbpf replay trace.pcap --prog p.s --coverage cov.json -q",

@@ -13,13 +13,7 @@ if TYPE_CHECKING:
     from netbpf.scenario.suite import Item, Result
     from netbpf.scenario.update import Updater
 
-EXAMPLES = """examples:
-  netbpf test scenarios                           every file below a folder
-  netbpf test web.scenario.toml --backend both    as root: on the kernel, too
-  netbpf test scenarios --junit report.xml        for CI
-  netbpf test web.scenario.toml --update          take what came as expected
-
-exit codes: 0 all passed or were skipped, 1 some failed, 65 a file that is no
+EXIT_CODES = """exit codes: 0 all passed or were skipped, 1 some failed, 65 a file that is no
 scenario, others as netbpf --help"""
 EX_FAILED = 1
 EX_INTERRUPTED = 130
@@ -40,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--update", action="store_true", help="rewrite expectations that are not met; comments are kept")
     parser.add_argument("--list", action="store_true", help="print the items and run none")
     parser.add_argument("--quiet", "-q", action="store_true", help="only failures and the last line")
+    parser.epilog = EXIT_CODES
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
 """Every command that README and docs show is run, in a copy of what it needs; where output is shown, it is compared.
 
 The commands of a document are run in its order in one folder, so that they may build on each other. See support.documents for
-what counts as a command. Times that documents leave to the reader are cut: ``--seconds N`` becomes ``--seconds 1``.
+what counts as a command. Times that documents leave to the reader are cut: ``--seconds N`` and ``--duration N`` become 1. What
+needs root runs in a network namespace of its own, with a device eth0.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "scenarios").glob("*.md")])
 NEEDED = ("README.md", "docs", "pcaps", "scenarios", "scripts", "tests/data/objects", "tests/support", "pyproject.toml", "netbpf")
 TIMEOUT_S = 120
+DEVICES = "ip link add eth0 type veth peer name far0 && for d in lo eth0 far0; do ip link set $d up; done || exit 99"
 
 # names that documents give to files of the reader's own, and what stands for them
 STAND_INS = {
@@ -113,8 +115,9 @@ def run_all(steps: list[Command | Block], document: Path, tree: Path, shims: Pat
 
 
 def check(command: Command, document: Path, tree: Path, shims: Path, cache: Path) -> None:
-    text = re.sub(r"--seconds \d+", "--seconds 1", command.text)
-    done = run(["bash", "-c", text], tree, shims, cache)
+    text = re.sub(r"--(seconds|duration) \d+", r"--\1 1", command.text)
+    words = ["unshare", "--net", "bash", "-c", f"{DEVICES}\n{text}"] if command.needs_root else ["bash", "-c", text]
+    done = run(words, tree, shims, cache)
     where = f"{document.relative_to(ROOT)}:{command.line}: {command.text}"
     assert done.returncode == command.exit_code, f"{where}\nexit code {done.returncode}\n{done.stdout}"
     if command.output and any(line.strip() for line in command.output):
