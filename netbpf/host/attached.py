@@ -19,7 +19,7 @@ from netbpf.errors import UsageError
 from netbpf.host.filter_stats import FilterStats
 from netbpf.isa.classic import ClassicProgram, SockFilter
 from netbpf.maps.base import ReadableMap
-from netbpf.program import ProgramSpec
+from netbpf.program import SOCKET_VIEW, ProgramSpec
 
 Program = ProgramSpec | ClassicProgram | str | bytes | os.PathLike[str]
 BACKENDS = ("sim", "kernel", "both")
@@ -77,6 +77,8 @@ def attach(sock: Any, program: Program, *, backend: str = "sim", engine: str | N
 def as_spec(program: Program) -> ProgramSpec:
     """A program in any form that ``attach`` takes. Raises SourceError, UsageError, OSError."""
     if isinstance(program, ProgramSpec):
+        if program.classic and program.view != SOCKET_VIEW:
+            raise UsageError("this filter was loaded for packets as capture files have them: load(..., view='socket')")
         return program
     if isinstance(program, list | tuple):
         from netbpf.sources.cbpf import to_spec

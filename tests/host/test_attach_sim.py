@@ -117,3 +117,10 @@ def test_datagrams_get_headers_that_add_up(payload: bytes, width: int) -> None:
 @given(st.binary(max_size=40))
 def test_raw_packets_of_any_bytes(data: bytes) -> None:
     assert of_raw_ip_socket(data).len == len(data)
+
+
+def test_a_filter_loaded_for_capture_files_is_not_attached() -> None:
+    with SimHost().lab(mac=MAC) as lab, open_packet_socket(lab) as sock:
+        with pytest.raises(UsageError, match="view='socket'"):
+            netbpf.attach(sock, netbpf.load("ret #1", view="file"))
+        netbpf.attach(sock, netbpf.load("ret #1", view="socket"))
