@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from netbpf.cli.program import ProgramChoice, add_program_arguments, chosen_program
 from netbpf.cli.progress import Progress
@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="sim",
         help="sim: ours (default); kernel: the running one, frames into a TAP of its own (root); both: the first difference",
     )
+    parser.add_argument(
+        "--jobs", "-j", type=int, default=1, metavar="N",
+        help="run parts of large captures on N cores where the order of packets does not matter; the result is the same",
+    )  # fmt: skip
     parser.add_argument("--checked", action="store_true", help="native code keeps every run-time check")
     parser.add_argument("--no-cache", action="store_true", help="compile afresh, and keep nothing on disk")
     parser.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds of trace time a line (default 1)")
@@ -132,6 +136,8 @@ def _first_readable(paths: list[str]) -> dict[str, CaptureReader]:
 def _check(args: argparse.Namespace) -> None:
     if args.count is not None and args.count < 1:
         raise UsageError(f"-c {args.count}: a count of packets is at least 1")
+    if args.jobs < 1:
+        raise UsageError(f"--jobs {args.jobs}: a number of cores is at least 1")
     if not args.interval >= 1e-6:
         raise UsageError(f"--interval {args.interval}: at least 0.000001 seconds")
     if args.coverage and (args.engine == "native" or args.backend != "sim"):
@@ -153,17 +159,7 @@ class _Run:
     errors: list[CaptureError | SourceError] = field(default_factory=list)
 
     def go(self) -> int:
-        from netbpf.replay.core import Replay
-
-        args = self.args
-        replay = Replay(
-            self.session.loaded,
-            self.session.maps,
-            interval_ns=round(args.interval * 1e9),
-            limit=args.count,
-            sink=self.report.add if self.report else None,
-            output=self.output,
-        )
+        args, replay = self.args, self._replay()
         started, interrupted = time.perf_counter(), False
         try:
             for path in args.captures:
@@ -185,6 +181,20 @@ class _Run:
             return EX_INTERRUPTED
         return self.errors[0].exit_code if self.errors else 0
 
+    def _replay(self) -> Replay:
+        from netbpf.replay.core import Replay
+
+        args = self.args
+        options: dict[str, Any] = {
+            "interval_ns": round(args.interval * 1e9), "limit": args.count, "sink": self.report.add if self.report else None,
+            "output": self.output,
+        }  # fmt: skip
+        if args.jobs == 1:
+            return Replay(self.session.loaded, self.session.maps, **options)
+        from netbpf.replay.parallel import ParallelReplay
+
+        return ParallelReplay(self.session.loaded, self.session.maps, jobs=args.jobs, use_cache=not args.no_cache, **options)
+
     def _capture(self, path: str, replay: Replay) -> None:
         """One capture; damage ends it and is told at the end, after all that was good."""
         from netbpf.packet.open import open_capture
@@ -201,6 +211,9 @@ class _Run:
                         self._tell(interval)
                 finally:
                     progress.clear()
+            reason = getattr(replay, "in_order_because", "")
+            if reason:
+                print(f"netbpf: {path}: in order, on one core: {reason}", file=sys.stderr)
         except (CaptureError, SourceError) as e:  # SourceError: an expression that packets of a further link type cannot have
             self.errors.append(e)
 

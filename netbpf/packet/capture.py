@@ -23,7 +23,7 @@ from typing import NamedTuple, NoReturn, Protocol, Self
 from netbpf.errors import CaptureError
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.record import Record
-from netbpf.packet.stream import PIECE_BYTES, ByteStream
+from netbpf.packet.stream import PIECE_BYTES, ByteStream, MappedStream
 
 MAX_CAPLEN = 262144  # libpcap's MAXIMUM_SNAPLEN: no packet of most link types is longer
 MAX_CAPLEN_OF_LINKTYPE = {231: 128 << 20, 249: 128 << 20, 279: 8 << 20}  # DBUS, USBPCAP, EBHSCR carry long messages
@@ -159,6 +159,11 @@ class CaptureReader(ABC):
     def packets(self) -> int:
         """Packets delivered so far."""
         return self._number - 1
+
+    @property
+    def mapped(self) -> MappedStream | None:
+        """The stream, where it maps a regular file: others may map and walk the same file beside this reader."""
+        return self._stream if isinstance(self._stream, MappedStream) else None
 
     def progress(self) -> tuple[int, int | None]:
         """Bytes of the file behind us, and its size where it is a regular file."""

@@ -226,7 +226,7 @@ class MappedStream(ByteStream):
 
     def __init__(self, source: Source, path: str, fd: int, *, head: bytes, first: int, total_bytes: int) -> None:
         super().__init__(source, path, head=head, total_bytes=total_bytes)
-        self._fd, self._first, self._most = fd, first, MAPPED_BYTES
+        self.fd, self.first, self._most = fd, first, MAPPED_BYTES
         self._map: mmap.mmap | None = None
         self._populated = self._released = 0  # pages between them are in
 
@@ -236,7 +236,7 @@ class MappedStream(ByteStream):
             return have
         at, pieces, size = self.offset, list[bytes](), 0
         while size < want:
-            piece = os.pread(self._fd, PIECE_BYTES, self._first + at + size)
+            piece = os.pread(self.fd, PIECE_BYTES, self.first + at + size)
             if not piece:
                 self.at_end = True
                 break
@@ -246,7 +246,7 @@ class MappedStream(ByteStream):
         return size
 
     def fill_window(self) -> int:
-        at, whole = self._first + self.offset, self._whole()
+        at, whole = self.first + self.offset, self._whole()
         if self.buffer is whole and self.start == at and self.end - at >= self._most // 2:
             self._most *= 2  # nothing of the last window was walked: its first record is longer
         end = min(len(whole), (at + self._most) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES + HUGE_PAGE_BYTES)
@@ -254,15 +254,15 @@ class MappedStream(ByteStream):
             self.fill(1)
             return self.end
         self._bring_in(whole, at // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, end)
-        self.buffer, self.base, self.start, self.end = whole, -self._first, at, end
+        self.buffer, self.base, self.start, self.end = whole, -self.first, at, end
         return end
 
     def _whole(self) -> mmap.mmap:
         """The file as long as it is now. Private and writable, though nobody writes: native code asks for an address, which a
         read-only map does not give."""
-        size = os.fstat(self._fd).st_size
+        size = os.fstat(self.fd).st_size
         if self._map is None or len(self._map) != size:
-            self._map = mmap.mmap(self._fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            self._map = mmap.mmap(self.fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
             self._populated = self._released = 0
         return self._map
 

@@ -622,6 +622,23 @@ class NativeLoaded:
         )  # fmt: skip
         return _Prepared(layout, self.device, output, variant, code, rows, room)
 
+    def prepare(self, layout: RecordLayout) -> None:
+        """Have the code for windows of this layout at hand."""
+        self._ready(layout, None, False)
+
+    def on_maps(self, maps: tuple[Map, ...], env: Env) -> NativeLoaded:
+        """The same program, and the same code, on other maps of the same shapes."""
+        other = NativeLoaded(
+            replace(self.program, maps=maps),
+            env,
+            device=self.device,
+            use_cache=self._use_cache,
+            checked=self._checked,
+            view=self.view,
+        )
+        other._codes = self._codes
+        return other
+
     def left_behind(self) -> tuple[Any, ...] | None:
         """What ``replay.quick`` needs to walk plain pcap windows as this has just done: machine code, its entry, its places to
         fill in, the argument block, the context, the block's fields. None where there is more to it."""

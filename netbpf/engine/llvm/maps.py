@@ -32,6 +32,11 @@ def emit_map(index: int, m: Map) -> str:
     return "\n".join([table, emit_kernels(index, m)])
 
 
+def table_functions(index: int, m: Any) -> str:
+    """``@hash`` and ``@find`` of a table."""
+    return _Table(index, m).lookup_text()
+
+
 class _Array:
     """ARRAY and PERCPU_ARRAY."""
 
@@ -94,6 +99,9 @@ class _Table:
         if self.is_lru:
             return "\n".join([self._find(), self._lookup(), self._unlink()])
         return "\n".join([self._find(), self._lookup(), self._update_entry(), self._update(), self._unlink(), self._delete()])
+
+    def lookup_text(self) -> str:
+        return self._find()
 
     # --- key hashing and comparing -----------------------------------------------------------------------------------
     def _pieces(self) -> list[tuple[int, int]]:

@@ -97,5 +97,3 @@ def put_context(p: Loop) -> None:
 def packet_clock(p: Loop) -> str:
     """The packet's arrival by the clock of programs."""
     return p.f.math("add", p.get("ts"), p.f.load(64, p.f.gep(p.layouts, CLOCK_OFFSET), 8))
-
-
