@@ -563,6 +563,7 @@ class NativeLoaded:
         args[_PREFETCH] = start if totals.bytes >= PREFETCH_FROM_BYTES * totals.packets else NO_LIMIT
         if columns is not None:
             self._set_all(**columns.addresses)
+        self._set("meta", ctypes.addressof(self._meta))  # a call back leaves that of its packet there
         self._call(code)
         del keep
         packets, size, accepted, trimmed, last_ns, _, ran_ns, status = args[_PACKETS : _PACKETS + 8]
