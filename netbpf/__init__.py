@@ -11,7 +11,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PUBLIC: dict[str, str] = {"Filter": "netbpf.replay.filter", "attach": "netbpf.host.attached", "load": "netbpf.sources.load"}
+_PUBLIC: dict[str, str] = {
+    "Coverage": "netbpf.explain.coverage",
+    "Filter": "netbpf.replay.filter",
+    "WatchedSession": "netbpf.explain.session",
+    "attach": "netbpf.host.attached",
+    "load": "netbpf.sources.load",
+}
 """Public name -> the module that defines it."""
 
 __all__ = ["__version__", *_PUBLIC]

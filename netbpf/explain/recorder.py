@@ -17,7 +17,8 @@ from netbpf.engine.interp.memory import CTX_NUMBER, FRAME_NUMBERS, NUMBER_SHIFT,
 from netbpf.explain import calls as c
 from netbpf.explain.fields import Dissection, format_field
 from netbpf.explain.listing import Listing
-from netbpf.explain.naming import Named, context_field, name_of, offset_text
+from netbpf.explain.naming import context_field, name_of, offset_text
+from netbpf.explain.openstep import ARITHMETIC, OpenStep
 from netbpf.explain.origin import Origin, Origins, Source, load_size, swap_of
 from netbpf.explain.places import Places, keys, map_name, number
 from netbpf.explain.steps import Branch, Call, Change, Constraint, Load, Step, Test
@@ -36,37 +37,6 @@ TAIL_CALL: Final = 12
 EVICTING: Final = frozenset({9, 10})  # LRU_HASH, LRU_PERCPU_HASH
 _EXIT: Final = op.BPF_JMP | op.BPF_EXIT
 _CALL: Final = op.BPF_JMP | op.BPF_CALL
-
-
-class _Open:
-    """A step that is not finished: what is known of it so far, and how to find out the rest."""
-
-    __slots__ = (
-        "branch", "call", "changes", "depth", "index", "insn", "load", "named", "pc", "program", "regs", "settle", "slot",
-        "stack", "store", "tests",
-    )  # fmt: skip
-
-    def __init__(self, index: int, program: int, slot: int, pc: int, depth: int, insn: Instruction, regs: Regs) -> None:
-        self.index, self.program, self.slot, self.pc, self.depth, self.insn = index, program, slot, pc, depth, insn
-        self.regs = tuple(regs)
-        self.load: Load | None = None
-        self.named: Named | None = None
-        self.tests: list[Test] = []
-        self.store = ""
-        self.branch: Branch | None = None
-        self.call: Call | None = None
-        self.changes: list[Change] = []
-        self.stack = b""
-        self.settle: Callable[[Regs, int], None] | None = None
-
-    @property
-    def is_helper_call(self) -> bool:
-        return self.insn.code == _CALL and self.insn.src == 0
-
-    def has_left(self, next_pc: int) -> bool:
-        """Whether the step left its function: an exit, or a packet load that missed."""
-        code = self.insn.code
-        return code == _EXIT or ((op.is_ld_abs(code) or op.is_ld_ind(code)) and next_pc != self.pc + 1)
 
 
 class Recorder:
@@ -93,12 +63,12 @@ class Recorder:
         self._listing_for = listing_for
         self._programs: dict[int, int] = {}  # id of a program -> index into listings
         self._where: dict[int, tuple[int, int, Instruction]] = {}  # pc -> (program, slot, instruction)
-        self._first: list[_Open] = []
-        self._latest: deque[_Open] = deque(maxlen=max(max_steps // 2, 1))
+        self._first: list[OpenStep] = []
+        self._latest: deque[OpenStep] = deque(maxlen=max(max_steps // 2, 1))
         self._keep_first = max_steps - max_steps // 2
-        self._by_index: dict[int, _Open] = {}
-        self._last: _Open | None = None
-        self._waiting: list[_Open] = []  # helper calls whose callbacks run
+        self._by_index: dict[int, OpenStep] = {}
+        self._last: OpenStep | None = None
+        self._waiting: list[OpenStep] = []  # helper calls whose callbacks run
         self._stacks: dict[int, bytes] = {}
 
     # --- the hook -------------------------------------------------------------------------------------------------------
@@ -114,7 +84,7 @@ class Recorder:
         if self._last is not None:
             self._close(self._last, END_OF_RUN, regs)
             self._last = None
-        return tuple(self._frozen(step) for step in (*self._first, *self._latest))
+        return tuple(step.frozen() for step in (*self._first, *self._latest))
 
     def _finish_last(self, pc: int, depth: int, regs: Regs) -> None:
         """What the last instruction did, now that the next is about to run."""
@@ -139,9 +109,9 @@ class Recorder:
             origins.clear(*range(6))
             origins.enter(regs[BPF_REG_FP])
 
-    def _open(self, pc: int, depth: int, regs: Regs) -> _Open:
+    def _open(self, pc: int, depth: int, regs: Regs) -> OpenStep:
         program, slot, insn = self._where.get(pc) or self._locate(pc)
-        step = _Open(self.total, program, slot, pc, depth, insn, regs)
+        step = OpenStep(self.total, program, slot, pc, depth, insn, regs)
         step.stack = self._stack(depth)
         if self.total < self._keep_first:
             self._first.append(step)
@@ -172,32 +142,21 @@ class Recorder:
         program, slot, _ = self._where.get(pc) or self._locate(pc)
         return self.listings[program].function_at(slot).name
 
-    def _close(self, step: _Open, next_pc: int, regs: Regs) -> None:
+    def _close(self, step: OpenStep, next_pc: int, regs: Regs) -> None:
         if step.settle is not None:
             step.settle(regs, next_pc)
             step.settle = None
         if step.call is None and step.load is None and step.branch is None and step.insn.code != _EXIT:
             self._note_result(step, regs)
 
-    def _note_result(self, step: _Open, regs: Regs) -> None:
+    def _note_result(self, step: OpenStep, regs: Regs) -> None:
         """What an instruction that only changes registers left there, in words."""
         dst = step.insn.dst
-        if bpf_class(step.insn.code) in (op.BPF_ALU, op.BPF_ALU64, op.BPF_LD) and dst < MAX_BPF_REG:
+        if bpf_class(step.insn.code) in ARITHMETIC and dst < MAX_BPF_REG:
             step.store = self.places.describe(regs[dst])
 
-    def _frozen(self, step: _Open) -> Step:
-        load = step.load
-        if load is not None and step.tests:
-            load = Load(load.kind, load.what, load.at, load.off, load.size, load.value, load.shown, tuple(step.tests))
-        is_result = step.store and bpf_class(step.insn.code) in (op.BPF_ALU, op.BPF_ALU64, op.BPF_LD)
-        changed = ((step.insn.dst, step.store),) if is_result else ()
-        return Step(
-            step.index, step.program, step.slot, step.depth, step.regs, changed, load, "" if is_result else step.store,
-            step.branch, step.call, tuple(step.changes), step.stack,
-        )  # fmt: skip
-
     # --- packet loads, constants ------------------------------------------------------------------------------------------
-    def begin_ld(self, step: _Open, regs: Regs) -> None:
+    def begin_ld(self, step: OpenStep, regs: Regs) -> None:
         insn = step.insn
         if op.is_ld_imm64(insn.code):
             self.origins.clear(insn.dst)
@@ -215,24 +174,24 @@ class Recorder:
         step.settle = settle
         self._bring(step, BPF_REG_0, Origin(step.index, source))
 
-    def _packet_load(self, step: _Open, source: Source, at: str, value: int | None) -> None:
+    def _packet_load(self, step: OpenStep, source: Source, at: str, value: int | None) -> None:
         named = name_of(self.dissection, Origin(step.index, source))
         shown = named.show(value) if value is not None else ""
         step.load = Load("packet", named.label, at, source.off, source.size, value, shown)
 
-    def _bring(self, step: _Open, reg: int, origin: Origin | None) -> None:
+    def _bring(self, step: OpenStep, reg: int, origin: Origin | None) -> None:
         """A load puts a number into a register."""
         self.origins.regs[reg] = origin
         if origin is not None:
             self._by_index[step.index] = step
 
     # --- loads through registers ------------------------------------------------------------------------------------------
-    def begin_ldx(self, step: _Open, regs: Regs) -> None:
+    def begin_ldx(self, step: OpenStep, regs: Regs) -> None:
         insn, size = step.insn, load_size(step.insn)
         address = u64(regs[insn.src] + insn.off)
         self._load(step, address, size, insn.dst, bpf_mode(insn.code) == op.BPF_MEMSX)
 
-    def _load(self, step: _Open, address: int, size: int, dst: int, is_signed: bool) -> None:
+    def _load(self, step: OpenStep, address: int, size: int, dst: int, is_signed: bool) -> None:
         region = address >> NUMBER_SHIFT
         origin: Origin | None
         if region == CTX_NUMBER:
@@ -259,7 +218,7 @@ class Recorder:
         step.settle = settle
 
     # --- stores -----------------------------------------------------------------------------------------------------------
-    def begin_st(self, step: _Open, regs: Regs) -> None:
+    def begin_st(self, step: OpenStep, regs: Regs) -> None:
         insn, size = step.insn, load_size(step.insn)
         address = u64(regs[insn.dst] + insn.off)
         by_reg = bpf_class(insn.code) == op.BPF_STX
@@ -270,14 +229,14 @@ class Recorder:
         step.store = f"{self.places.place(address) or hex(address)} = {self.places.describe(value)}"
         return None
 
-    def _store(self, step: _Open, address: int, size: int, reg: int | None) -> None:
+    def _store(self, step: OpenStep, address: int, size: int, reg: int | None) -> None:
         if address >> NUMBER_SHIFT in FRAME_NUMBERS:
             self.origins.store(address, size, reg)
         found = self.places.value_at(address)
         if found is not None and found[1] is not None:
             self._watch_value(step, found[0], found[1])
 
-    def _watch_value(self, step: _Open, window: MapWindow, key: bytes) -> None:
+    def _watch_value(self, step: OpenStep, window: MapWindow, key: bytes) -> None:
         """The step may change what the map holds under ``key``."""
         before = self.places.value_bytes(window, key)
 
@@ -286,7 +245,7 @@ class Recorder:
 
         step.settle = settle
 
-    def _note_change(self, step: _Open, window: MapWindow, key: bytes, before: bytes | None, after: bytes | None) -> None:
+    def _note_change(self, step: OpenStep, window: MapWindow, key: bytes, before: bytes | None, after: bytes | None) -> None:
         if before == after:
             return
         live, places = window.map, self.places
@@ -294,7 +253,7 @@ class Recorder:
         difference = places.difference(live, before, after) if before is not None and after is not None else ""
         step.changes.append(Change(map_name(live), places.key(live, key), words[0], words[1], key, before, after, difference))
 
-    def _atomic(self, step: _Open, regs: Regs, address: int, size: int) -> None:
+    def _atomic(self, step: OpenStep, regs: Regs, address: int, size: int) -> None:
         insn = step.insn
         if insn.imm == op.BPF_LOAD_ACQ:
             return self._load(step, u64(regs[insn.src] + insn.off), size, insn.dst, False)
@@ -314,10 +273,10 @@ class Recorder:
         return None
 
     # --- arithmetic, jumps ------------------------------------------------------------------------------------------------
-    def begin_alu(self, step: _Open, regs: Regs) -> None:
+    def begin_alu(self, step: OpenStep, regs: Regs) -> None:
         self.origins.alu(step.insn, plain_op(self.machine.ops[step.pc]), regs)
 
-    def begin_jmp(self, step: _Open, regs: Regs) -> None:
+    def begin_jmp(self, step: OpenStep, regs: Regs) -> None:
         insn = step.insn
         operation = bpf_op(insn.code)
         if operation == op.BPF_CALL:
@@ -326,7 +285,7 @@ class Recorder:
             self._branch(step, regs)
         return None
 
-    def _branch(self, step: _Open, regs: Regs) -> None:
+    def _branch(self, step: OpenStep, regs: Regs) -> None:
         insn, before = step.insn, list(regs)
         origins = self.origins.regs[insn.dst], self.origins.regs[insn.src] if bpf_src(insn.code) == op.BPF_X else None
 
@@ -336,7 +295,7 @@ class Recorder:
 
         step.settle = settle
 
-    def _note_branch(self, step: _Open, regs: Regs, origins: tuple[Origin | None, Origin | None], taken: bool) -> None:
+    def _note_branch(self, step: OpenStep, regs: Regs, origins: tuple[Origin | None, Origin | None], taken: bool) -> None:
         insn = step.insn
         is_wide, by_reg = bpf_class(insn.code) == op.BPF_JMP, bpf_src(insn.code) == op.BPF_X
         cut = u64 if is_wide else u32
@@ -353,7 +312,7 @@ class Recorder:
             if origin is not None:
                 self._note_test(step, origin, reg, mine_value, its, sign, taken)
 
-    def _note_test(self, step: _Open, origin: Origin, reg: int, value: int, other: int, sign: str, taken: bool) -> None:
+    def _note_test(self, step: OpenStep, origin: Origin, reg: int, value: int, other: int, sign: str, taken: bool) -> None:
         """The load that brought the number is told what it was compared with."""
         self.constraints.append(Constraint(origin, step.index, step.pc, reg, other, taken))
         load = self._by_index.get(origin.load)
@@ -362,7 +321,7 @@ class Recorder:
             load.tests.append(Test(named.label, named.show(value), sign, named.show(other), taken))
 
     # --- calls ------------------------------------------------------------------------------------------------------------
-    def _call(self, step: _Open, regs: Regs) -> None:
+    def _call(self, step: OpenStep, regs: Regs) -> None:
         insn = step.insn
         if insn.src == op.BPF_PSEUDO_CALL:
             listing = self.listings[step.program]
@@ -377,7 +336,7 @@ class Recorder:
         else:
             self._helper(step, insn.imm)
 
-    def _tail_call(self, step: _Open, regs: Regs) -> None:
+    def _tail_call(self, step: OpenStep, regs: Regs) -> None:
         args = self.calls.arguments(TAIL_CALL, step.regs)
 
         def settle(regs: Regs, next_pc: int) -> None:
@@ -390,7 +349,7 @@ class Recorder:
 
         step.settle = settle
 
-    def _helper(self, step: _Open, func_id: int) -> None:
+    def _helper(self, step: OpenStep, func_id: int) -> None:
         args, name = self.calls.arguments(func_id, step.regs), self.calls.name(func_id)
         effects = [effect for effect in (self._packet_bytes(step, func_id), self._map_effect(step, func_id)) if effect]
         for written in self.calls.written(func_id, step.regs):
@@ -418,7 +377,7 @@ class Recorder:
         data = self.places.read(value, window.value_size)
         return f"{told} = {self.places.value(window.map, data)}" if data is not None else told
 
-    def _looked_up(self, step: _Open, address: int) -> None:
+    def _looked_up(self, step: OpenStep, address: int) -> None:
         window = self.calls.window(step.regs[1])
         key = self.places.read(step.regs[2], window.key_size) if window is not None else None
         if window is None or key is None:
@@ -427,7 +386,7 @@ class Recorder:
         if address:
             self.places.found(address, key)
 
-    def _packet_bytes(self, step: _Open, func_id: int) -> Callable[[int], None] | None:
+    def _packet_bytes(self, step: OpenStep, func_id: int) -> Callable[[int], None] | None:
         """skb_load_bytes and its kin: the packet's bytes go to memory."""
         skb, regs = self.machine.skb, step.regs
         offset, to, size = u32(regs[2]), regs[3], u32(regs[4])
@@ -452,7 +411,7 @@ class Recorder:
 
         return effect
 
-    def _map_effect(self, step: _Open, func_id: int) -> Callable[[int], None] | None:
+    def _map_effect(self, step: OpenStep, func_id: int) -> Callable[[int], None] | None:
         """What the helper changes in a map."""
         regs = step.regs
         window = self.calls.window(regs[2] if func_id == c.PERF_EVENT_OUTPUT else regs[1])
@@ -478,7 +437,7 @@ class Recorder:
     def _contents(self, window: MapWindow) -> dict[bytes, bytes | None]:
         return {key: self.places.value_bytes(window, key) for key in keys(window.map)}
 
-    def _unkeyed(self, step: _Open, func_id: int, window: MapWindow | None) -> Callable[[int], None]:
+    def _unkeyed(self, step: OpenStep, func_id: int, window: MapWindow | None) -> Callable[[int], None]:
         calls, regs = self.calls, step.regs
         args = dict(calls.arguments(func_id, regs))
         word = c.UNKEYED_WRITES[func_id]
@@ -495,7 +454,7 @@ class Recorder:
         return effect
 
 
-Begin = Callable[[Recorder, _Open, Regs], None]
+Begin = Callable[[Recorder, OpenStep, Regs], None]
 _BEGIN: Final[dict[int, Begin]] = {
     op.BPF_LD: Recorder.begin_ld,
     op.BPF_LDX: Recorder.begin_ldx,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from netbpf.abi.net import VLAN_PROTOCOLS
 from netbpf.engine.interp.engine import InterpEngine
 from netbpf.env import SteppedEnv
 from netbpf.errors import EngineFault, NetbpfError
@@ -36,6 +37,7 @@ MAX_STEPS: Final = 150_000  # of all runs together: some seconds
 MAX_BRANCHES: Final = 64  # a diagnosis with so many may lack the first ones
 MAX_FRAME: Final = 4096
 MAX_WORSE: Final = 300  # runs that look for a packet that does harm
+OUTER_TAG: Final = bytes.fromhex("81000001")
 _BY_IDX: Final = frozenset({op.BPF_PSEUDO_MAP_IDX, op.BPF_PSEUDO_MAP_IDX_VALUE})
 EXHAUSTED: Final = 2  # bytes of a field whose every value is tried
 
@@ -105,14 +107,14 @@ class _Search:
     spec: ProgramSpec
     target: int
     wanted: Sequence[tuple[int, bool]]
-    frame: bytes
+    head: bytes  # what the program sees of the packet
     entries: dict[tuple[int, bytes], str] = field(default_factory=dict)  # (map index, key) -> key in words
     tried: set[tuple[bytes, frozenset[tuple[int, bytes]]]] = field(default_factory=set)
     left: int = MAX_STEPS  # steps that may still be made
 
     def run(self) -> Witness | None:
         for _ in range(MAX_RUNS):
-            state = self.frame, frozenset(self.entries)
+            state = self.head, frozenset(self.entries)
             if state in self.tried:
                 return None
             self.tried.add(state)
@@ -126,10 +128,16 @@ class _Search:
                 return None
         return None
 
+    @property
+    def frame(self) -> bytes:
+        """The packet on the wire: a socket sees a tag at 12 only behind another one, which the kernel moves out."""
+        tagged = int.from_bytes(self.head[12:14]) in VLAN_PROTOCOLS and VIEWS[self.spec.view] != "file"
+        return self.head[:12] + OUTER_TAG + self.head[12:] if tagged else self.head
+
     # --- running --------------------------------------------------------------------------------------------------------
     def _run_once(self) -> _Run | None:
         skb = receive(Record(1, 0, len(self.frame), self.frame), view=VIEWS[self.spec.view])
-        if skb is None or self.left <= 0:
+        if skb is None or skb.head != self.head or self.left <= 0:
             return None
         maps = self._maps()
         insns = self.spec.insns
@@ -182,20 +190,20 @@ class _Search:
         if run.fault:
             return None
         loads = [s.load for s in run.steps if s.load is not None and s.load.kind == "packet" and s.load.value is not None]
-        first, runs = self.frame, 0
+        first, runs = self.head, 0
         for load in loads:
-            if run.skb.head != first or load.size > 4 or load.off + load.size > len(first):
+            if load.size > 4 or load.off + load.size > len(first):
                 continue
             for value in self._extremes(run, load.off, load.size):
-                self.frame = first[: load.off] + value.to_bytes(load.size) + first[load.off + load.size :]
-                if not all(_still(run, c, self.frame) for c in run.recorder.constraints):
+                self.head = first[: load.off] + value.to_bytes(load.size) + first[load.off + load.size :]
+                if not all(_still(run, c, self.head) for c in run.recorder.constraints):
                     continue
                 other, runs = self._run_once(), runs + 1
                 if other is not None and other.fault and self._parted(other) is None:
                     return self._witness(other)
                 if runs == MAX_WORSE:
                     break
-        self.frame = first
+        self.head = first
         return None
 
     def _extremes(self, run: _Run, off: int, size: int) -> Iterator[int]:
@@ -225,28 +233,28 @@ class _Search:
         if load is None or load.value is not None or not 0 <= load.off < MAX_FRAME:
             return False
         more = load.off + load.size - len(run.skb.head)
-        self.frame += bytes(max(more, 0))
+        self.head += bytes(max(more, 0))
         return more > 0
 
     def _solve(self, run: _Run, constraint: Constraint, taken: bool, earlier: list[Constraint]) -> bool:
         source = constraint.origin.source
         if source.kind == "ctx":
             return self._solve_context(run, constraint, taken)
-        if run.skb.head != self.frame or source.off + source.size > len(self.frame):
-            return False  # a tag beside the packet: its bytes are not where they are on the wire
+        if source.off + source.size > len(self.head):
+            return False
         holds = _outcome(run, constraint)
-        now = int.from_bytes(self.frame[source.off : source.off + source.size])
+        now = int.from_bytes(self.head[source.off : source.off + source.size])
         fitting: list[bytes] = []
         for value in _candidates(constraint, now, source.size):
             if holds(value) != taken:
                 continue
-            frame = self.frame[: source.off] + value.to_bytes(source.size) + self.frame[source.off + source.size :]
-            if all(_still(run, c, frame) for c in earlier):
-                self.frame = frame
+            head = self.head[: source.off] + value.to_bytes(source.size) + self.head[source.off + source.size :]
+            if all(_still(run, c, head) for c in earlier):
+                self.head = head
                 return True
-            fitting.append(frame)
+            fitting.append(head)
         if fitting:  # it disturbs an earlier comparison, which the next runs mend in their turn
-            self.frame = fitting[0]
+            self.head = fitting[0]
         return bool(fitting)
 
     def _solve_context(self, run: _Run, constraint: Constraint, taken: bool) -> bool:
@@ -256,12 +264,12 @@ class _Search:
             lengths = (constraint.other, constraint.other + 1, constraint.other - 1, 60, 1500)
             fits = [n for n in lengths if 14 <= n <= MAX_FRAME and holds(n) == taken]
             if fits:
-                self.frame = self.frame[: fits[0]].ljust(fits[0], b"\0")
+                self.head = self.head[: fits[0]].ljust(fits[0], b"\0")
             return bool(fits)
         if name == "skb->protocol":
             fits = [v for v in range(0x10000) if holds(v) == taken and bswap(v, 2) >= 0x600]
             if fits:
-                self.frame = self.frame[:12] + bswap(fits[0], 2).to_bytes(2) + self.frame[14:]
+                self.head = self.head[:12] + bswap(fits[0], 2).to_bytes(2) + self.head[14:]
             return bool(fits)
         return False
 
@@ -293,12 +301,12 @@ def _outcome(run: _Run, constraint: Constraint) -> Callable[[int], bool]:
     return holds
 
 
-def _still(run: _Run, constraint: Constraint, frame: bytes) -> bool:
+def _still(run: _Run, constraint: Constraint, head: bytes) -> bool:
     """Whether an earlier comparison comes out as it did."""
     source = constraint.origin.source
     if source.kind != "packet":
         return True
-    return _outcome(run, constraint)(int.from_bytes(frame[source.off : source.off + source.size])) == constraint.taken
+    return _outcome(run, constraint)(int.from_bytes(head[source.off : source.off + source.size])) == constraint.taken
 
 
 def _candidates(constraint: Constraint, now: int, size: int) -> Iterator[int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from support.objects import read
 from support.programs import programs
 from support.vectors import ROOT
 
@@ -21,6 +23,7 @@ from netbpf.explain.refusal import format_refusal
 from netbpf.explain.witness import Witness, find_witness
 from netbpf.host.loader import load_spec
 from netbpf.host.sim.host import SimHost
+from netbpf.isa import opcodes as op
 from netbpf.maps.create import create
 from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
@@ -163,6 +166,23 @@ def test_a_packet_that_walks_there(text: str, fault: str) -> None:
     assert bool(witness.fault) == bool(fault)
     lines = list(format_refusal(diagnosis, witness.as_json()))
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_program_in_c_is_told_by_its_lines() -> None:
+    """An object that checks the wrong pointer for NULL: the C line of the access, those of the branches, and a packet."""
+    whole = read("flow_hash")
+    insns, is_check = list(whole.insns), (op.BPF_JMP | op.BPF_JEQ, op.BPF_JMP | op.BPF_CALL)
+    pc = next(pc for pc in range(1, len(insns)) if (insns[pc].code, insns[pc - 1].code) == is_check and not insns[pc].imm)
+    insns[pc] = insns[pc]._replace(dst=op.BPF_REG_6)
+    spec = replace(whole, insns=tuple(insns))
+    diagnosis = refused(spec)
+    lines = list(format_refusal(diagnosis))
+    assert any(line.startswith("at flow_hash.c:") for line in lines), lines
+    assert any(line.startswith("flow_hash.c:") for line in lines), "the branches have their lines too"
+    witness = find_witness(spec, diagnosis)
+    assert witness is not None
+    assert walks(spec, witness, diagnosis)
+    assert "NULL pointer" in witness.fault
 
 
 def test_nothing_is_said_where_nothing_was_found() -> None:
