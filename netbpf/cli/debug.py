@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.number != 1:
             debugger.packet(args.number)
-        if sys.stdin.isatty() and sys.stdout.isatty() and not args.plain:
+        if _has_screen() and not args.plain:
             from netbpf.cli.debug_terminal import show
 
             show(debugger)
@@ -54,6 +54,15 @@ def run(args: argparse.Namespace) -> int:
     finally:
         debugger.close()
     return 0
+
+
+def _has_screen() -> bool:
+    """Whether this is a terminal that can be painted on."""
+    import importlib.util
+    import os
+
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return is_terminal and os.environ.get("TERM", "dumb") != "dumb" and importlib.util.find_spec("_curses") is not None
 
 
 def _linktype(args: argparse.Namespace, choice: ProgramChoice) -> int:

@@ -6,6 +6,7 @@ import curses
 import locale
 from typing import Any, Final
 
+from netbpf.errors import UsageError
 from netbpf.explain.debug_commands import Quit
 from netbpf.explain.debug_screen import Screen
 from netbpf.explain.debugger import Debugger
@@ -31,8 +32,12 @@ _LOOKS: Final = {"title": curses.A_REVERSE, "here": curses.A_BOLD | curses.A_REV
 
 
 def show(debugger: Debugger) -> None:
-    """Until the user quits. The terminal is left as it was, whatever happens."""
+    """Until the user quits. The terminal is left as it was, whatever happens. Raises UsageError for one nobody can paint on."""
     locale.setlocale(locale.LC_ALL, "")
+    try:
+        curses.setupterm()
+    except curses.error as e:
+        raise UsageError(f"{e}: use --plain") from None
     curses.set_escdelay(ESCAPE_MS)
     curses.wrapper(_loop, Screen(debugger))
 

@@ -15,7 +15,6 @@ from netbpf.errors import CaptureError, UsageError
 
 if TYPE_CHECKING:
     from netbpf.explain.steps import Path
-    from netbpf.packet.record import Record
 
 SUMMARY = "the path of a packet through a program: loads in protocol terms, branches, helper calls, the verdict"
 MAX_PACKETS = 1000
@@ -46,10 +45,9 @@ def run(args: argparse.Namespace) -> int:
         progress = Progress()
 
         def tell(number: int) -> None:
-            if not number % 1000:
-                progress.update(number, *reader.progress())
+            progress.update(number, *reader.progress())
 
-        paths = session.paths(_readable(iter(reader)), set(wanted), max_steps=args.steps, on_packet=tell)
+        paths = _up_to_damage(session.paths(reader, set(wanted), max_steps=args.steps, on_packet=tell))
         found = _tell_diff(args, paths) if args.diff else _tell_each(args, paths, progress)
         progress.clear()
         missing = sorted(set(wanted) - found)
@@ -90,10 +88,10 @@ def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers[:5])) + (" ..." if len(numbers) > 5 else "")
 
 
-def _readable(records: Iterator[Record]) -> Iterator[Record]:
-    """Records up to a damage, which is told."""
+def _up_to_damage(paths: Iterator[Path]) -> Iterator[Path]:
+    """Paths up to a damage of the capture, which is told."""
     try:
-        yield from records
+        yield from paths
     except CaptureError as e:
         print(f"netbpf: {e}", file=sys.stderr)
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from netbpf.engine.base import Loaded, Verdicts
-from netbpf.errors import SourceError
+from netbpf.errors import SourceError, UsageError
 from netbpf.explain.coverage import Coverage
 from netbpf.program import ProgramSpec
 from netbpf.replay.session import Session
@@ -25,8 +25,11 @@ class CountedSession(Session):
     """
 
     def __init__(self, spec: ProgramSpec, file: str, *, path: str = "", linktype: int | None = None, seed: int = 1) -> None:
+        folder = os.path.dirname(os.path.abspath(file))
+        if not os.path.isdir(folder):  # better told now than when all is done
+            raise UsageError(f"--coverage {file}: there is no folder {folder}")
         if os.path.exists(file):
-            Coverage.load(file)  # better now than when all is done
+            Coverage.load(file)
         super().__init__(spec, engine="interp", seed=seed)
         self.coverage, self._file = Coverage(), file
         interp: Any = self.loaded

@@ -12,6 +12,7 @@ from netbpf.program import ProgramSpec
 
 MAX_STATES: Final = 4  # different ones that are kept of a slot
 MAX_LOG_LINES: Final = 400_000
+MAX_WALKED: Final = 100_000  # instructions that a proof walked; longer walks have logs of many megabytes
 _AFTER: Final = re.compile(r"(\d+): \([0-9a-f]{2}\) .*?;\s*((?:frame\d+: )?(?:R\d|fp-).*)")
 _BEFORE: Final = re.compile(r"(?:from \d+ to )?(\d+):\s+((?:frame\d+: )?(?:R\d|fp-).*)")
 
@@ -35,13 +36,18 @@ def parse_states(log: str) -> States:
 
 
 def verifier_states(spec: ProgramSpec) -> dict[str, States]:
-    """By name of the program, for ``spec`` and the programs that its maps hold; nothing for one that is refused."""
+    """By name of the program, for ``spec`` and the programs that its maps hold; nothing for one that is refused, or whose proof
+    is too long to keep its log."""
     if spec.classic:
         from netbpf.verifier.classic import verify_classic
 
         return {spec.name: parse_states(verify_classic(spec, log_level=2).log)}
     try:
         with SimHost().process() as process:
+            first = load_spec(process, spec)
+            walked = [process.prog_info(fd).verified_insns for fd in (first.prog_fd, *first.other_fds.values())]
+            if sum(walked) > MAX_WALKED:
+                return {}
             loaded = load_spec(process, spec, log_level=2)
             fds = {spec.name: loaded.prog_fd, **loaded.other_fds}
             return {name: parse_states(process.load_log(fd)) for name, fd in fds.items()}

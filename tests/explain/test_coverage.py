@@ -252,6 +252,21 @@ def test_coverage_needs_the_interpreter(capsys: pytest.CaptureFixture[str]) -> N
     assert not Path("x.json").exists()
 
 
+def test_a_folder_that_is_not_there_is_told_before_the_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(SESSION), "--prog", str(COUNTING), "--coverage", str(tmp_path / "no" / "cov.json")]) == 64
+    told = capsys.readouterr()
+    assert "there is no folder" in told.err
+    assert not told.out
+
+
+def test_an_expression_is_counted_for_its_own_link_type_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captures = [str(ROOT / "pcaps" / name) for name in ("session.pcap", "raw-ip.pcap")]
+    words = ["--filter", "tcp", "--coverage", str(tmp_path / "cov.json"), "-q", "--dump", "none"]
+    assert main(["replay", *captures, *words]) != 0
+    assert "link type" in capsys.readouterr().err
+    assert Coverage.load(str(tmp_path / "cov.json")).programs[0].runs == 532, "what was counted stays"
+
+
 # --- lcov -------------------------------------------------------------------------------------------------------------------
 def parse_lcov(text: str) -> dict[str, dict[str, list[list[str]]]]:
     """By source file and kind, the fields of each line; the sums that the file states are checked."""
@@ -319,6 +334,13 @@ from 2 to 4: R0=scalar() R6=ctx() R10=fp0
         2: ("R0=0",),
         4: ("before: R0=scalar() R6=ctx() R10=fp0", "before: frame1: R0=1"),
     }
+
+
+def test_states_of_a_long_proof_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = read_program(str(COUNTING))
+    assert verifier_states(spec)["counting"]
+    monkeypatch.setattr("netbpf.explain.states.MAX_WALKED", 5)
+    assert verifier_states(spec) == {}
 
 
 def test_states_of_a_refused_program_are_none() -> None:

@@ -206,6 +206,20 @@ def test_what_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err
 
 
+def test_a_terminal_that_cannot_be_painted_on_gets_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    from netbpf.cli import debug
+
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    for term, has in (("dumb", False), ("xterm", True)):
+        monkeypatch.setenv("TERM", term)
+        assert debug._has_screen() is has
+
+
 def test_no_command_raises(debugger: Debugger) -> None:
     rng, commands = random.Random("commands"), Commands(debugger)
     words = "s b n f c rc p + - break 7 line map counts delete 1 info w r stack pkt maps l note h 0 99 x # :".split()

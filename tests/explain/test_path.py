@@ -21,6 +21,7 @@ from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.interp.engine import InterpEngine, InterpLoaded
 from netbpf.env import SteppedEnv
 from netbpf.errors import CaptureError, ProgramRejected
+from netbpf.explain import session as session_module
 from netbpf.explain.diff import diff_json, diff_paths, format_diff, parting
 from netbpf.explain.path import Listings, record_path
 from netbpf.explain.session import WatchedSession
@@ -176,6 +177,18 @@ def test_maps_hold_what_the_packets_before_put_there() -> None:
     assert told[10] == ["counts[6]: 30 -> 31"]
     change = next(c for s in path.steps for c in s.changes)
     assert (change.raw_key, change.raw_before) == ((6).to_bytes(4, "little"), (30).to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize("many", [1, 1 << 30], ids=["native", "interpreted"])
+@pytest.mark.parametrize("program", ["counting", "flows", "random"])
+def test_packets_between_run_in_either_engine(program: str, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "MANY_PACKETS", many)
+    spec = parse("call bpf_get_prandom_u32\n r0 &= 0xff\n exit") if program == "random" else spec_of(program)
+    with WatchedSession(spec) as one_by_one, WatchedSession(spec) as session, open_capture(str(SESSION)) as reader:
+        want = list(one_by_one.paths(iter(records(SESSION, 600)), {20, 21, 300}))
+        got = list(session.paths(reader, {300, 21, 20}))
+        assert [list(format_path(p)) for p in got] == [list(format_path(p)) for p in want]
+        assert [p.number for p in got] == [20, 21, 300]
 
 
 @pytest.mark.parametrize(
