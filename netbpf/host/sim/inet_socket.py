@@ -23,6 +23,8 @@ from netbpf.packet.inet import MAPPED, is_multicast
 
 FIRST_UNPRIVILEGED_PORT: Final = 1024
 EPHEMERAL: Final = range(32768, 61000)  # net.ipv4.ip_local_port_range
+CONNECTED, CLOSED = 1, 7  # TCP_ESTABLISHED, TCP_CLOSE, of sockets that are not TCP's too
+LOOPBACK4_IPV6: Final = 0x7F00_0006
 LINK_LOCAL: Final = b"\xfe\x80"
 NAMES: Final = {"": ("0.0.0.0", "::"), "localhost": ("127.0.0.1", "::1"), "<broadcast>": ("255.255.255.255", "")}
 _PKTINFO4 = Struct("<I4s4s")
@@ -112,14 +114,14 @@ class InetSocket(Sock):
         return self.format(self.peer, self.peer_port)
 
     def names(self) -> dict[str, Any]:
-        peer = self.peer or self.any
         out: dict[str, Any] = {"family": self.family, "local_port": self.port, "remote_port": self.peer_port}
         out["sk_bound_dev_if"] = self.ifindex
-        for side, ip in (("local", self.local), ("remote", peer)):
-            if not self.is_v6 or ip[:12] == MAPPED:
-                out[f"{side}_ip4"] = int.from_bytes(ip[-4:])
-            if self.is_v6:
-                out[f"{side}_ip6"] = tuple(int.from_bytes(ip[i : i + 4]) for i in range(0, 16, 4))
+        out["sk_state"] = CLOSED if self.peer is None else CONNECTED
+        out["local_ip4"], out["local_ip6"] = both_forms(self.local)
+        if self.peer is not None:
+            out["remote_ip4"], out["remote_ip6"] = both_forms(self.peer)
+            if self.is_v6 and self.peer[:12] != MAPPED:
+                out["remote_ip4"] = 0
         return out
 
     # --- binding ----------------------------------------------------------------------------------------------------------
@@ -231,6 +233,13 @@ class InetSocket(Sock):
             return True
         joined = (packet.arrival.device.ifindex, packet.target) in self.groups
         return joined or (self.multicast_all and len(packet.target) == len(self.any))
+
+
+def both_forms(ip: bytes) -> tuple[int, tuple[int, ...]]:
+    """An address as struct sock shows it in both families: of IPv6 alone, IPv4 is 127.0.0.6; of IPv4, IPv6 is nothing."""
+    words = tuple(int.from_bytes(ip[i : i + 4]) for i in range(0, 16, 4)) if len(ip) == 16 else (0, 0, 0, 0)
+    four = int.from_bytes(ip[-4:]) if len(ip) == 4 or ip[:12] == MAPPED else LOOPBACK4_IPV6 if any(ip) else 0
+    return four, words
 
 
 def to_plain(ip: bytes) -> bytes:

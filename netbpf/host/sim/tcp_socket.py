@@ -9,12 +9,13 @@ from typing import Any, Final
 from netbpf.abi import sockopt as so
 from netbpf.abi.net import IPPROTO_TCP
 from netbpf.errors import BpfError
-from netbpf.host.sim.inet_socket import InetSocket, to_plain
+from netbpf.host.sim.inet_socket import InetSocket, both_forms, to_plain
 from netbpf.host.sim.machine import Machine
 from netbpf.host.sim.network import Network
 from netbpf.host.sim.reuseport import join_group
 from netbpf.host.sim.sock import SHUT_RD, SHUT_WR, Delivered, Sock, Wait
 from netbpf.host.sim.tcp_state import CLOSE, FIN_WAIT2, LISTEN, SYN_SENT, TIME_WAIT, Connection
+from netbpf.packet.inet import MAPPED
 
 TCP_RCVBUF: Final = 131072  # net.ipv4.tcp_rmem, the middle number
 TCP_SNDBUF: Final = 16384
@@ -66,7 +67,12 @@ class TcpSocket(InetSocket):
 
     def names(self) -> dict[str, Any]:
         state = LISTEN if self.is_listening else CLOSE if self.connection is None else self.connection.state
-        return {**super().names(), "sk_state": state}
+        out = {**super().names(), "sk_state": state}
+        if self.connection is not None and self.peer is not None:
+            out["remote_ip4"] = both_forms(self.peer)[0]
+            if not self.is_v6:  # the IPv6 side of a connection's addresses is kept too
+                out["local_ip6"], out["remote_ip6"] = (both_forms(MAPPED + ip)[1] for ip in (self.local, self.peer))
+        return out
 
     # --- where ------------------------------------------------------------------------------------------------------------
     def bind(self, address: Any) -> None:

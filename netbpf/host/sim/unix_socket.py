@@ -80,6 +80,9 @@ class UnixSocket(Sock):
         self.shut |= how + 1
         self.notify()
 
+    def names(self) -> dict[str, Any]:
+        return {"family": self.family, "sk_state": 7 if self.peer is None else 1}  # TCP_CLOSE, TCP_ESTABLISHED
+
     # --- out --------------------------------------------------------------------------------------------------------------
     def send(self, data: bytes, address: Any, wait: Wait, flags: int) -> int:
         """Raises BpfError(ENOTCONN, ENOENT, ECONNREFUSED, EMSGSIZE, EPIPE, EPERM, EAGAIN)."""
