@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who judges: sim, our engine (default); kernel, the running one; both, and the first difference is told",
     )
     parser.add_argument("--engine", default=None, choices=("native", "interp"), help="native (default, with a ring) or interp")
-    add_program_arguments(parser, on_capture=False)
+    add_program_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,11 +140,21 @@ class _Attach:
                 self.tap = self._make_tap(ns, args.iface)
             elif args.netns:
                 ns.run(_check_device, args.iface)
-            spec = self.choice.spec(self._linktype(ns))
+            spec = self._spec(ns)
             source = self._in_line(ns, spec) if args.in_line else self._listen(ns, spec)
             if args.feed:
                 self.feed = self._feeder(ns)
         return source
+
+    def _spec(self, ns: NamedNamespace) -> ProgramSpec:
+        """The program; listening, an expression is compiled for this very device. In line every tag is moved out, too."""
+        if self.choice.expression is None:
+            return self.choice.spec()
+        from netbpf.host.linux.live_expression import compile_for_device
+        from netbpf.sources.cbpf import to_spec
+
+        words, optimize = self.choice.expression, self.choice.optimize
+        return to_spec(ns.run(lambda: compile_for_device(words, self.args.iface, optimize=optimize)), "filter")
 
     def _make_tap(self, ns: NamedNamespace, name: str) -> Any:
         import socket
@@ -284,6 +294,8 @@ class _Loop:
                 if time.monotonic() >= tick:
                     self.display.show(self._moment(time.monotonic() - started))
                     tick += args.interval * max(1, (time.monotonic() - tick) // args.interval)
+            if self._left() != 0:
+                self.source.last(self._left())
         except OSError as e:
             self._judge_error(e)
         return self._finish(time.monotonic() - started)

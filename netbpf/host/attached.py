@@ -41,14 +41,18 @@ class Attached(Protocol):
     def __getattr__(self, name: str) -> Any: ...
 
 
-def attach(sock: Any, program: Program, *, backend: str = "sim", engine: str | None = None) -> Any:
+def attach(
+    sock: Any, program: Program, *, backend: str = "sim", engine: str | None = None, ring: bool = False
+) -> Any:
     """Attach a program to a socket; an object with the socket's methods (recv, recvmsg, poll by fileno, timeouts, close ...)
     whose packets have passed the program. ``.filter_stats`` counts, ``.maps`` are the program's by name, ``.detach_filter()``
     takes the program away.
 
     ``program`` is a path, text (assembly, classic BPF, a tcpdump expression), a ProgramSpec as ``netbpf.load`` gives it, or a
     classic filter as a list of (code, jt, jf, k). A verdict of 0 drops a packet, n keeps its first n bytes. ``engine`` is
-    "interp" (the default) or "native", for the simulator.
+    "interp" (the default) or "native", for the simulator. ``ring``: a real AF_PACKET/SOCK_RAW socket gets a TPACKET_V3 ring whose
+    blocks go through native code; its packets are counted by ``run(timeout_s)`` and none comes out of recv. What came in before
+    is not in the ring: attach before you bind.
 
     Raises SourceError, ProgramRejected, UsageError (a socket that this backend cannot serve), OSError of the socket's calls.
     """
@@ -56,14 +60,18 @@ def attach(sock: Any, program: Program, *, backend: str = "sim", engine: str | N
         raise UsageError(f"a backend is one of {', '.join(BACKENDS)}, not {backend!r}")
     spec = as_spec(program)
     if not isinstance(sock, socket.socket):
+        if ring:
+            raise UsageError("a ring is the real kernel's: this socket is simulated")
         return _simulated(sock, spec, backend)
-    if backend == "kernel":
+    if backend == "kernel" and not ring:
         from netbpf.host.linux.attached import KernelSocket
 
         return KernelSocket(sock, spec)
     from netbpf.engine.choose import get_engine
     from netbpf.host.live_program import LiveProgram
 
+    if ring:
+        return _with_ring(sock, spec, backend, engine)
     live = LiveProgram(spec, get_engine(engine))
     if backend == "both":
         from netbpf.host.linux.attached import BothSocket
@@ -72,6 +80,17 @@ def attach(sock: Any, program: Program, *, backend: str = "sim", engine: str | N
     from netbpf.host.linux.filtered import FilteredSocket
 
     return FilteredSocket(sock, live)
+
+
+def _with_ring(sock: socket.socket, spec: ProgramSpec, backend: str, engine: str | None) -> Any:
+    from netbpf.engine.choose import get_engine
+    from netbpf.host.linux.packet_ring import arrival_env
+    from netbpf.host.linux.ring_socket import RingSocket
+    from netbpf.host.live_program import LiveProgram
+
+    if backend != "sim":
+        raise UsageError(f"a ring is worked off by our engine: backend 'sim', not {backend!r}")
+    return RingSocket(sock, LiveProgram(spec, get_engine(engine or "native"), arrival_env()))
 
 
 def as_spec(program: Program) -> ProgramSpec:

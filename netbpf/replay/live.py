@@ -44,6 +44,9 @@ class Source(Protocol):
         """Wait at most so long, then work off what is there, ``most`` packets at most. Raises OSError (one of GONE where the
         device is gone)."""
 
+    def last(self, most: int | None) -> None:
+        """Work off what came in until now, before the end. Raises as ``step``."""
+
     @property
     def stats(self) -> FilterStats:
         """The counts so far."""
@@ -61,6 +64,10 @@ class RingSource:
 
     def step(self, timeout_s: float, most: int | None) -> None:
         self._ring.run(timeout_s, max_packets=most)
+
+    def last(self, most: int | None) -> None:
+        """A block that is not full is handed over only when its time is up."""
+        self._ring.run(1.5 * self._ring.ring.retire_s, max_packets=most)
 
     @property
     def stats(self) -> FilterStats:
@@ -97,6 +104,9 @@ class SocketSource:
                 self._read()
             except BlockingIOError:
                 return
+
+    def last(self, most: int | None) -> None:
+        self.step(0.0, most)
 
     def _read(self) -> None:
         length, control, _, _ = self._sock.recvmsg_into([self._room], 64)
@@ -137,6 +147,9 @@ class InlineSource:
                 return
             self._judge(records)
             left -= len(records)
+
+    def last(self, most: int | None) -> None:
+        self.step(0.0, most)
 
     def _frames(self, most: int) -> list[Record]:
         records: list[Record] = []

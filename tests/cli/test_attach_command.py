@@ -186,6 +186,18 @@ class TestLive:
         assert written["ring"] == written["recv"] == written["kernel"]
         assert {len(d) for d, _ in written["ring"]} >= {64}
 
+    def test_an_expression_is_compiled_for_the_device(self, ns: str) -> None:
+        """`vlan` finds the tag beside the packet, as with tcpdump -i."""
+        with open_capture(VLAN) as reader:
+            tagged = sum(r.data[12:14] in (b"\x81\0", b"\x88\xa8") for r in reader)
+        for options in ([], ["--backend", "kernel"], ["--in-line", "--forward", "tap:nbt1"]):
+            words = ["--tap", "--netns", ns, "--feed", VLAN, "--json", "--interval", "30", *options]
+            done = attach("nbt0", *words, "--filter", "vlan")
+            assert json.loads(done.stdout.splitlines()[-1])["accepted"] == tagged > 0, done.stderr
+        done = attach("nbt0", "--tap", "--netns", ns, "--filter", "prot 17")
+        assert done.returncode == 65
+        assert "syntax error" in done.stderr
+
     def test_a_count_a_duration_and_json(self, ns: str) -> None:
         words = ["--tap", "--netns", ns, "--prog", COUNTING]
         done = attach("nbt0", *words, "--feed", SESSION, "-c", "100", "--json", "--interval", "0.2")

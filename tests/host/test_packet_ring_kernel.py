@@ -36,7 +36,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 def ring_on(lab: Any, spec: ProgramSpec, output: Any = None) -> tuple[RingFilter, LiveProgram]:
-    _, ring = lab.process.run(open_ring_socket, lab.device.name)
+    _, ring = lab.process.run(open_ring_socket, lab.device.name, 3, 5)
     live = LiveProgram(spec, get_engine("native"), arrival_env())
     return RingFilter(ring, live.loaded, output), live
 
@@ -131,3 +131,27 @@ def test_the_device_goes_away(lab: Any) -> None:
     assert ours.filter_stats.packets == 1
     assert ours.ring.socket.getsockopt(so.SOL_SOCKET, so.SO_ERROR) == 0
     close(ours)
+
+
+def test_a_socket_attached_with_a_ring(lab: Any) -> None:
+    sock = lab.process.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+    with netbpf.attach(sock, COUNTING, ring=True) as ringed:
+        lab.process.run(lambda: ringed.bind((lab.device.name, 3)))
+        for _ in range(30):
+            lab.device.deliver(FRAMES[0])
+        while ringed.run(0.3):
+            pass
+        assert ringed.filter_stats.packets == 30 * (2 if lab.device.name == "lo" else 1)
+        assert entries(ringed.maps["counts"])
+        with pytest.raises(UsageError, match="do not come out one by one"):
+            ringed.recv(100)
+        ringed.detach_filter()
+        with pytest.raises(OSError, match="No such file"):
+            ringed.run(0)
+    with pytest.raises(OSError, match="closed"):
+        ringed.run(0)
+    assert ringed.filter_stats.packets
+    for kind, word in ((socket.SOCK_DGRAM, "SOCK_RAW"), (socket.SOCK_RAW, "backend 'sim'")):
+        other = lab.process.run(lambda kind=kind: socket.socket(socket.AF_PACKET, kind, 0))
+        with other, pytest.raises(UsageError, match=word):
+            netbpf.attach(other, COUNTING, ring=True, backend="both" if kind == socket.SOCK_RAW else "sim")

@@ -557,10 +557,12 @@ class NativeLoaded:
     ) -> tuple[int, int]:
         """One call into native code; how many packets it ran and why it stopped."""
         args, start = self._args, window.start
-        buffer, keep = address_of(window.buffer)
+        fixed = getattr(window, "address", 0)  # of memory that stays where it is: a ring's
+        buffer, keep = (fixed, None) if fixed else address_of(window.buffer)
         # rows of ARGS, one after the other: a step of a replay is short, and this is most of what it costs
         args[0:5] = [buffer, start, window.end, stop_ns, most]
-        args[_PREFETCH] = start if totals.bytes >= PREFETCH_FROM_BYTES * totals.packets else NO_LIMIT
+        ahead = totals.bytes >= PREFETCH_FROM_BYTES * totals.packets or window.layout.kind == "ring"  # written by another CPU
+        args[_PREFETCH] = start if ahead else NO_LIMIT
         if columns is not None:
             self._set_all(**columns.addresses)
         self._set("meta", ctypes.addressof(self._meta))  # a call back leaves that of its packet there
@@ -599,7 +601,9 @@ class NativeLoaded:
     def _ready(self, layout: RecordLayout, output: CaptureWriter | None, results: bool) -> _Code:
         """The code for windows of this layout, Args made ready for it."""
         known = self._prepared
-        if known is None or known.output is not output or known.device is not self.device or layout != known.layout:
+        if known is None or known.output is not output or known.device is not self.device or (
+            layout is not known.layout and layout != known.layout
+        ):
             known = self._prepared = self._prepare(layout, output)
         if results:
             return self._code(replace(known.variant, results=True))

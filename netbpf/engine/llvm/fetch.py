@@ -228,6 +228,13 @@ def _direction(p: Loop, first: str, last: str) -> None:
     f.br("told")
 
 
+# --- ring ---------------------------------------------------------------------------------------------------------------------
+def fetch_held(p: Loop) -> None:
+    pos = fetch_ring(p)
+    _stop_at_tick(p)
+    _prefetch(p, pos)
+
+
 FETCHERS: Final[dict[str, Callable[[Loop], None]]] = {
-    "columns": fetch_row, "pcap": fetch_record, "pcapng": fetch_block, "ring": fetch_ring,
+    "columns": fetch_row, "pcap": fetch_record, "pcapng": fetch_block, "ring": fetch_held,
 }  # fmt: skip

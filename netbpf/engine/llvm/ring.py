@@ -20,8 +20,8 @@ CLOCK_OFFSET: Final = 32  # of the table's row of the ring's one interface
 VLAN_HLEN: Final = 4
 
 
-def fetch_ring(p: Loop) -> None:
-    """As ``fetch`` has it; the last packet of a block has no next one."""
+def fetch_ring(p: Loop) -> str:
+    """As ``fetch`` has it, but for the look at the time; the last packet of a block has no next one. Where the record is."""
     f = p.f
     pos = p.get("pos")
     f.cond(f.test("uge", pos, p.end), "ended", "held")
@@ -37,7 +37,7 @@ def fetch_ring(p: Loop) -> None:
     seconds = f.math("mul", _u32(p, at, ring.OFF_SEC), 1_000_000_000)
     p.set("ts", f.math("add", seconds, _u32(p, at, ring.OFF_NSEC)))
     p.set_raw(f.gep(at, _u16(p, at, ring.OFF_MAC)))
-    f.cond(f.test("uge", p.get("ts"), p.stop), "tick", "frame")
+    return pos
 
 
 def _u32(p: Loop, at: str, off: int) -> str:

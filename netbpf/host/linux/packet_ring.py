@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import select
@@ -24,7 +25,6 @@ from netbpf.errors import UsageError
 from netbpf.host.filter_stats import FilterStats
 from netbpf.host.linux.packet_kinds import known_device
 from netbpf.host.linux.packet_statistics import STATS_V3_BYTES, PacketStatistics
-from netbpf.packet.capture import RecordLayout
 from netbpf.packet.receive import Device
 from netbpf.packet.ring import (
     BLOCK_STATUS,
@@ -42,7 +42,7 @@ PACKET_RX_RING, PACKET_VERSION, PACKET_RESERVE, TPACKET_V3 = 5, 10, 12, 2
 BLOCK_BYTES: Final = 1 << 20  # larger than any packet: none is cut
 BLOCKS: Final = 16
 FRAME_BYTES: Final = 1 << 11  # only a unit of account in version 3
-RETIRE_MS: Final = 10  # so long a packet waits for its block to fill
+RETIRE_MS: Final = 100  # so long a packet waits for its block to fill
 NEVER_NS: Final = 0xFFFF_FFFF_FFFF_FFFF
 _REQUEST = struct.Struct("@7I")  # struct tpacket_req3
 
@@ -58,13 +58,14 @@ def arrival_env() -> SteppedEnv:
 
 
 class RingWindow:
-    """A block as ``WindowWalker.walk`` takes it: ``buffer[start:end]`` with ``left`` packets in it."""
+    """A block as ``WindowWalker.walk`` takes it: ``buffer[start:end]`` with ``left`` packets in it; ``address`` is the buffer's,
+    which stays where it is."""
 
-    __slots__ = ("buffer", "end", "first_number", "layout", "left", "start")
+    __slots__ = ("address", "buffer", "end", "first_number", "layout", "left", "start")
 
-    def __init__(self, buffer: mmap.mmap, start: int, end: int, layout: RecordLayout, packets: int, first_number: int) -> None:
-        self.buffer, self.start, self.end, self.layout = buffer, start, end, layout
-        self.left, self.first_number = packets, first_number
+    def __init__(self, ring: PacketRing, start: int, end: int, packets: int) -> None:
+        self.buffer, self.address, self.layout = ring.memory, ring.address, ring.layout
+        self.start, self.end, self.left, self.first_number = start, end, packets, ring.taken + 1
 
     def advance(self, size_bytes: int, records: int) -> None:
         """``records`` packets, ``size_bytes`` together, were walked."""
@@ -87,10 +88,15 @@ class PacketRing:
         request = _REQUEST.pack(block_bytes, blocks, FRAME_BYTES, frames, retire_ms, 0, 0)
         sock.setsockopt(so.SOL_PACKET, PACKET_RX_RING, request)
         writable = mmap.PROT_READ | mmap.PROT_WRITE  # a block is given back by writing to it
-        self._memory = mmap.mmap(sock.fileno(), block_bytes * blocks, flags=mmap.MAP_SHARED, prot=writable)
-        self._view = memoryview(self._memory)
-        self._next = self._packets = 0
-        self._layout = ring_layout(block_bytes, monotonic_offset_ns())
+        self.memory = mmap.mmap(sock.fileno(), block_bytes * blocks, flags=mmap.MAP_SHARED, prot=writable)
+        self._view = memoryview(self.memory)
+        self._pin: Any = ctypes.c_char.from_buffer(self.memory)
+        self.address = ctypes.addressof(self._pin)
+        self._next = self.taken = 0
+        self.retire_s = retire_ms / 1000
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN | select.POLLERR)
+        self.layout = ring_layout(block_bytes, monotonic_offset_ns())
         self.statistics = PacketStatistics(sock, size=STATS_V3_BYTES)
 
     def ready(self) -> RingWindow | None:
@@ -100,13 +106,13 @@ class PacketRing:
         if not block.status & TP_STATUS_USER:
             return None
         start, end = at + block.first, at + self.block_bytes
-        window = RingWindow(self._memory, start, end, self._layout, block.packets, self._packets + 1)
-        self._packets += block.packets
+        window = RingWindow(self, start, end, block.packets)
+        self.taken += block.packets
         return window
 
     def no_block(self) -> RingWindow:
         """A window without packets."""
-        return RingWindow(self._memory, 0, 0, self._layout, 0, 1)
+        return RingWindow(self, 0, 0, 0)
 
     def packets(self, window: RingWindow) -> Iterator[RingPacket]:
         """A block's packets one by one."""
@@ -119,27 +125,26 @@ class PacketRing:
 
     def wait(self, timeout_s: float | None) -> None:
         """Until a block may be ready, or the time is over. Raises OSError where the device is gone or down."""
-        poll = select.poll()
-        poll.register(self.socket.fileno(), select.POLLIN | select.POLLERR)
-        events = poll.poll(None if timeout_s is None else max(timeout_s, 0) * 1000)
+        events = self._poll.poll(None if timeout_s is None else max(timeout_s, 0) * 1000)
         if events and events[0][1] & select.POLLERR:
             error = self.socket.getsockopt(so.SOL_SOCKET, so.SO_ERROR)
             if error:
                 raise OSError(error, os.strerror(error))
 
     def close(self) -> None:
-        """Give the memory back; the counts stay."""
+        """Give the memory back; the counts stay. A second call does nothing."""
         self.statistics.close()
         self._view.release()
+        self._pin = None
         with contextlib.suppress(BufferError):  # an engine that failed may still hold it
-            self._memory.close()
+            self.memory.close()
 
 
-def open_ring_socket(device: str, protocol: int = ETH_P_ALL) -> tuple[socket.socket, PacketRing]:
+def open_ring_socket(device: str, protocol: int = ETH_P_ALL, retire_ms: int = RETIRE_MS) -> tuple[socket.socket, PacketRing]:
     """A SOCK_RAW packet socket on a device of this thread's namespace with a ring, which misses nothing from its bind on."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
-        ring = PacketRing(sock)
+        ring = PacketRing(sock, retire_ms=retire_ms)
         sock.bind((device, protocol))
     except BaseException:
         sock.close()
@@ -159,8 +164,16 @@ class RingFilter:
             raise UsageError("a ring needs an engine that walks blocks by itself: --engine native")
         self.ring, self.totals, self._output = ring, Totals(), output
         self._walker = cast("Any", walker)
-        self._walker.device = Device(queue_mapping=known_device(ring.socket, ring.socket.getsockname()[0]).queue_mapping)
+        self._device: str | None = None  # that it is bound to, as far as we know
+        self._know_device()
         self._walk(ring.no_block(), 0)
+
+    def _know_device(self) -> None:
+        """Tell the loop what the device's driver records of a packet, once there is a device."""
+        name = self.ring.socket.getsockname()[0]
+        if name != self._device:
+            self._device = name
+            self._walker.device = Device(queue_mapping=known_device(self.ring.socket, name).queue_mapping)
 
     @property
     def filter_stats(self) -> FilterStats:
@@ -171,6 +184,8 @@ class RingFilter:
     def run(self, timeout_s: float | None = None, *, max_packets: int | None = None) -> int:
         """Wait at most ``timeout_s`` for packets, then run all blocks that are ready; how many packets that were. Of a block that
         is cut by ``max_packets`` the rest is lost to the count. Raises OSError where the device is gone."""
+        if not self._device:
+            self._know_device()
         before, left = self.totals.packets, max_packets
         window = self.ring.ready()
         if window is None:
