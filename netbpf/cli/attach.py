@@ -8,14 +8,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from netbpf.cli.program import ProgramChoice, add_program_arguments, chosen_program
 from netbpf.cli.signals import Signals
-from netbpf.errors import BpfError, NetbpfError, UsageError
+from netbpf.errors import BpfError, NetbpfError, ProgramRejected, UsageError
 from netbpf.program import SOCKET_VIEW
 
 if TYPE_CHECKING:
@@ -304,7 +304,8 @@ class _Loop:
         """Put frames in; note when something last happened."""
         if self.feeding:
             self.feeding = self.command.feed()
-        count = sum(getattr(self.source.stats, name) or 0 for name in ("packets", "accepted", "kernel_drops"))
+        stats = self.source.stats
+        count = (stats.packets or 0) + (stats.accepted or 0) + (stats.kernel_drops or 0)
         if self.feeding or count != self.last_count:
             self.last_count, self.busy_at = count, now
 
@@ -341,6 +342,8 @@ class _Loop:
         self.display.close()
         moment = self._moment(seconds)
         found = self._difference()
+        for note in self._notes():
+            print(f"netbpf: {note}", file=sys.stderr)
         if self.command.args.json:
             self._finish_json(moment, found)
         else:
@@ -357,6 +360,16 @@ class _Loop:
         if session is None or self.command.args.backend != "both":
             return None
         return session.finish() if self.command.args.in_line else session.compare_maps()
+
+    def _notes(self) -> list[str]:
+        """What a reader of the counts must know."""
+        session, args = self.command.session, self.command.args
+        if session is None:
+            return []
+        if args.in_line:
+            return list(session.notes())
+        lost = session.not_compared
+        return [f"{lost} packets were not compared: a full buffer lost them on one side"] if lost else []
 
     def _finish_json(self, moment: Moment, found: Any) -> None:
         from netbpf.cli.live_table import Moment, json_moment
@@ -400,22 +413,18 @@ def _sender(name: str) -> Any:
     return sock
 
 
-class _explained:
+@contextmanager
+def _explained(args: argparse.Namespace) -> Iterator[None]:
     """Errors of setting up, with what to do about them."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: Any) -> None:
-        if isinstance(value, PermissionError) or (isinstance(value, BpfError) and value.errno in (errno.EPERM, errno.EACCES)):
-            if getattr(value, "exit_code", 0) == 65:
-                return
-            needed = "CAP_NET_ADMIN and CAP_NET_RAW" if self.args.tap or self.args.netns else "CAP_NET_RAW"
-            if self.args.backend != "sim":
-                needed += ", and CAP_BPF or root"
-            raise BpfError(errno.EPERM, f"EPERM: {self.args.iface}: this needs {needed} (run it as root)") from None
-        if isinstance(value, OSError) and not isinstance(value, NetbpfError) and value.filename is None:
-            raise BpfError(value.errno or errno.EIO, f"{self.args.iface}: {os.strerror(value.errno or errno.EIO)}") from None
+    try:
+        yield
+    except ProgramRejected:
+        raise
+    except OSError as e:
+        if e.errno in (errno.EPERM, errno.EACCES):
+            needed = "CAP_NET_ADMIN and CAP_NET_RAW" if args.tap or args.netns else "CAP_NET_RAW"
+            needed += ", and CAP_BPF or root" if args.backend != "sim" else ""
+            raise BpfError(errno.EPERM, f"EPERM: {args.iface}: this needs {needed} (run it as root)") from None
+        if isinstance(e, NetbpfError) or e.filename is not None:
+            raise
+        raise BpfError(e.errno or errno.EIO, f"{args.iface}: {os.strerror(e.errno or errno.EIO)}") from None

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from netbpf.errors import UsageError
 from netbpf.host.filter_stats import FilterStats
+from netbpf.host.socket_wrapper import SocketWrapper
 from netbpf.isa.classic import ClassicProgram, SockFilter
 from netbpf.maps.base import ReadableMap
 from netbpf.program import SOCKET_VIEW, ProgramSpec
@@ -29,21 +31,30 @@ class Attached(Protocol):
     """What ``attach`` gives: every method of the socket, and what the program does."""
 
     backend: str
-    maps: dict[str, ReadableMap]
 
     @property
-    def filter_stats(self) -> FilterStats: ...
+    def filter_stats(self) -> FilterStats:
+        """The counts so far; they stay after ``close``."""
 
-    def detach_filter(self) -> None: ...
+    @property
+    def maps(self) -> Mapping[str, ReadableMap]:
+        """The program's maps by name."""
+
+    def detach_filter(self) -> None:
+        """The program is gone. Raises OSError(ENOENT) where none is attached."""
 
     def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None: ...
 
     def __getattr__(self, name: str) -> Any: ...
 
 
 def attach(
     sock: Any, program: Program, *, backend: str = "sim", engine: str | None = None, ring: bool = False
-) -> Any:
+) -> Attached:
     """Attach a program to a socket; an object with the socket's methods (recv, recvmsg, poll by fileno, timeouts, close ...)
     whose packets have passed the program. ``.filter_stats`` counts, ``.maps`` are the program's by name, ``.detach_filter()``
     takes the program away.
@@ -82,7 +93,7 @@ def attach(
     return FilteredSocket(sock, live)
 
 
-def _with_ring(sock: socket.socket, spec: ProgramSpec, backend: str, engine: str | None) -> Any:
+def _with_ring(sock: socket.socket, spec: ProgramSpec, backend: str, engine: str | None) -> Attached:
     from netbpf.engine.choose import get_engine
     from netbpf.host.linux.packet_ring import arrival_env
     from netbpf.host.linux.ring_socket import RingSocket
@@ -118,7 +129,7 @@ def _simulated(sock: Any, spec: ProgramSpec, backend: str) -> SimAttached:
     return SimAttached(sock, spec)
 
 
-class SimAttached:
+class SimAttached(SocketWrapper):
     """A simulated socket with its program in the simulated kernel. The methods are the socket's own."""
 
     backend = "sim"
@@ -138,7 +149,7 @@ class SimAttached:
             for fd in (self._loaded.prog_fd, *self._loaded.other_fds.values()):
                 if fd >= 0:  # the socket holds the program now
                     self._process.close(fd)
-        self.maps: dict[str, ReadableMap] = {name: self._process.map(fd) for name, fd in self._loaded.map_fds.items()}
+        self.maps: Mapping[str, ReadableMap] = {name: self._process.map(fd) for name, fd in self._loaded.map_fds.items()}
         self._before = before
 
     @property
@@ -161,14 +172,3 @@ class SimAttached:
     def close(self) -> None:
         """Close the socket; the counts and maps stay."""
         self._sock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._sock, name)

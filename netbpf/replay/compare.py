@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from struct import Struct
 from typing import Any, Final, NamedTuple, Self
 
 from netbpf.abi import sockopt as so
@@ -26,6 +25,7 @@ from netbpf.host.choose import get_host
 from netbpf.host.fd_map import FdMap
 from netbpf.host.lab import Received, open_packet_socket, send_and_gather
 from netbpf.host.loader import LoadedSpec
+from netbpf.packet.socket_skb import AUXDATA, Auxdata
 from netbpf.program import ProgramSpec
 from netbpf.replay.contents import Entry, PerfEvents, read_maps
 from netbpf.replay.frames import describe_frame
@@ -33,8 +33,6 @@ from netbpf.replay.frames import describe_frame
 LAB_MAC: Final = bytes.fromhex("020000000001")
 """The address of the device that frames come in on: frames to it are PACKET_HOST, other unicast ones PACKET_OTHERHOST."""
 
-AUXDATA = Struct("<IIIHHHH")  # struct tpacket_auxdata
-AUX_FIELDS: Final = ("status", "len", "snaplen", "mac", "net", "vlan_tci", "vlan_tpid")
 ADDRESS_FIELDS: Final = ("device", "protocol", "pkt_type", "hatype", "address")
 _ADDRESS = re.compile(r"(\(18\) r\d+ = )0x(?:0|ffff[0-9a-f]{12})\b *")  # of a map: ours has none to tell
 _NOT_COMPARED: Final = ("verification time ",)
@@ -319,12 +317,12 @@ def original_length(received: Received) -> int:
 def _aspects(a: Received, b: Received) -> Iterable[tuple[str, str, str]]:
     yield "the bytes", a.data.hex(), b.data.hex()
     yield "the length by MSG_TRUNC", str(a.length), str(b.length)
-    yield "PACKET_AUXDATA", _fields(AUX_FIELDS, _aux(a)), _fields(AUX_FIELDS, _aux(b))
+    yield "PACKET_AUXDATA", _fields(Auxdata._fields, _aux(a)), _fields(Auxdata._fields, _aux(b))
     yield "the address", _fields(ADDRESS_FIELDS, a.address), _fields(ADDRESS_FIELDS, b.address)
 
 
 def _aux(received: Received) -> tuple[int, ...]:
-    return AUXDATA.unpack(received.auxdata) if len(received.auxdata) == AUXDATA.size else ()
+    return Auxdata.parse(received.auxdata) if len(received.auxdata) == AUXDATA.size else ()
 
 
 def _fields(names: Sequence[str], values: Sequence[Any]) -> str:

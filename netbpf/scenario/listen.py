@@ -15,7 +15,7 @@ from netbpf.abi.net import ETH_HLEN, ETH_P_IP, VLAN_HLEN, VLAN_PROTOCOLS
 from netbpf.host.lab import Lab, Received, drain, open_packet_socket
 from netbpf.packet.receive import frame_protocol
 from netbpf.packet.record import Record
-from netbpf.replay.compare import AUXDATA
+from netbpf.packet.socket_skb import AUXDATA
 from netbpf.scenario.model import SocketKind
 from netbpf.scenario.outcome import Verdict
 

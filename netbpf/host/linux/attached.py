@@ -10,8 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from netbpf.abi import sockopt as so
 from netbpf.abi.commands import Cmd
@@ -24,6 +23,7 @@ from netbpf.host.linux.host import LinuxProcess
 from netbpf.host.linux.packet_kinds import SO_TIMESTAMPNS, Control
 from netbpf.host.linux.packet_statistics import PacketStatistics
 from netbpf.host.live_program import LiveProgram
+from netbpf.host.socket_wrapper import SocketWrapper
 from netbpf.maps.base import ReadableMap
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import ProgramSpec
@@ -33,7 +33,7 @@ TIMESTAMPS_ON_S: Final = 0.05  # the kernel switches them on a moment after it i
 BPF_STATS_RUN_TIME: Final = 0
 
 
-class KernelSocket:
+class KernelSocket(SocketWrapper):
     """The methods are the socket's own. ``filter_stats`` are what the kernel tells: runs of the program (while this process may
     ask for them: CAP_SYS_ADMIN; not of a classic filter), and of an AF_PACKET socket what passed and was lost."""
 
@@ -89,17 +89,6 @@ class KernelSocket:
                 self._last = self.filter_stats
         self._sock.close()
         self._process.exit()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._sock, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,5 +248,3 @@ def _contents(live: ReadableMap) -> dict[bytes, bytes]:
 def _sum(copies: Sequence[bytes]) -> bytes:
     width = len(copies[0])
     return (sum(int.from_bytes(c, "little") for c in copies) & ((1 << 8 * width) - 1)).to_bytes(width, "little")
-
-

@@ -16,8 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from netbpf.abi import sockopt as so
 from netbpf.abi.net import SKF_LL_OFF, SKF_NET_OFF
@@ -26,6 +25,7 @@ from netbpf.host.filter_stats import FilterStats
 from netbpf.host.linux.packet_kinds import Control, Kind, Option, PacketKind, kind_of
 from netbpf.host.linux.packet_statistics import PacketStatistics
 from netbpf.host.live_program import LiveProgram
+from netbpf.host.socket_wrapper import SocketWrapper
 from netbpf.isa.opcodes import BPF_ABS, BPF_IND, BPF_LD
 from netbpf.maps.base import ReadableMap
 from netbpf.packet.skbuff import SkBuff
@@ -48,7 +48,7 @@ class Judged(NamedTuple):
     length: int  # of the sk_buff, as the program saw it
 
 
-class FilteredSocket:
+class FilteredSocket(SocketWrapper):
     """See the module. ``filter_stats`` counts, ``maps`` are the program's, ``detach_filter`` lets everything pass from then on.
 
     ``sock`` keeps belonging to the caller: ``close`` closes it, too.
@@ -242,7 +242,7 @@ class FilteredSocket:
     # --- the rest of a socket ---------------------------------------------------------------------------------------------
     def fileno(self) -> int:
         """The socket's own descriptor, -1 once closed."""
-        return self._sock.fileno()
+        return int(self._sock.fileno())
 
     def close(self) -> None:
         """Close the socket; a reader that waits in another thread gets OSError(EBADF). The counts stay. A second call does
@@ -255,18 +255,7 @@ class FilteredSocket:
     def detach(self) -> int:
         """The socket's descriptor, which is not closed; packets are no longer filtered."""
         self._reader.close()
-        return self._sock.detach()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._sock, name)
+        return int(self._sock.detach())
 
 
 def _refuse_link_header(spec: ProgramSpec) -> None:

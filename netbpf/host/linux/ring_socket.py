@@ -6,18 +6,18 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from netbpf.errors import BpfError, UsageError
 from netbpf.host.filter_stats import FilterStats
 from netbpf.host.linux.packet_ring import PacketRing, RingFilter
 from netbpf.host.live_program import LiveProgram
+from netbpf.host.socket_wrapper import SocketWrapper
 from netbpf.maps.base import ReadableMap
 from netbpf.packet.sink import CaptureWriter
 
 
-class RingSocket:
+class RingSocket(SocketWrapper):
     """``run`` works off what came in; ``filter_stats`` and ``maps`` tell, also after ``close``. It polls readable when a block is
     ready. The other methods are the socket's.
 
@@ -71,15 +71,7 @@ class RingSocket:
         self._ring.close()
         self._sock.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("recv"):
             raise UsageError("packets of a ring do not come out one by one: run() works them off; leave out ring=True for recv()")
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._sock, name)
+        return super().__getattr__(name)

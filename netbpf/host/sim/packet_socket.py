@@ -15,8 +15,8 @@ from netbpf.host.sim.machine import Machine
 from netbpf.host.sim.network import Network
 from netbpf.host.sim.sock import Control, Queued, Sock, Wait
 from netbpf.packet.skbuff import SkBuff
+from netbpf.packet.socket_skb import AUXDATA
 
-AUXDATA = Struct("<IIIHHHH")  # struct tpacket_auxdata
 STATISTICS = Struct("<II")  # struct tpacket_stats
 STATISTICS_V3 = Struct("<III")  # struct tpacket_stats_v3
 MREQ = Struct("<iHH8s")  # struct packet_mreq
