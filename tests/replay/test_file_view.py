@@ -17,7 +17,8 @@ from netbpf.errors import CaptureError, SourceError
 from netbpf.packet.open import open_capture
 from netbpf.replay.filtered import Expression, FilteredStream
 
-CAPTURES = sorted(p for p in (ROOT / "pcaps").iterdir() if ".pcap" in p.name)
+PCAPS = ROOT / "pcaps"
+CAPTURES = sorted(p for p in PCAPS.iterdir() if ".pcap" in p.name)
 TEXTS = [
     "", "ip", "ip6", "arp", "tcp", "udp port 53", "tcp port 443", "vlan", "vlan 5 and ip", "icmp or icmp6",
     "not ip", "ether broadcast", "host 10.0.0.1", "tcp[tcpflags] & tcp-syn != 0", "len > 100", "greater 200",
@@ -98,3 +99,17 @@ def test_the_command_counts_what_tcpdump_counts(text: str, capsys: pytest.Captur
                 continue
             accepted = capsys.readouterr().out.splitlines()[1].split()[0]
             assert accepted == theirs.stdout.split()[0], (capture.name, engine)
+
+
+@needs_tcpdump
+@pytest.mark.parametrize("name", ["vlan.pcap", "cooked2.pcap", "cut.pcap", "session.pcap"])
+def test_what_is_written_is_what_tcpdump_writes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capture, ours, theirs = PCAPS / name, tmp_path / "ours.pcap", tmp_path / "theirs.pcap"
+    text = "vlan" if name == "vlan.pcap" else "ip"
+    subprocess.run(["tcpdump", "-r", str(capture), "-w", str(theirs), text], check=True, capture_output=True)
+    assert main(["replay", str(capture), "-q", "--filter", text, "-w", str(ours)]) == 0
+    with open_capture(str(ours)) as mine, open_capture(str(theirs)) as wanted:
+        kept = list(wanted)
+        assert list(mine) == kept
+        assert kept
+        assert mine.linktype == wanted.linktype
