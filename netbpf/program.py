@@ -66,7 +66,8 @@ class InsnFacts:
     """What the proof found at one pc, merged over every path that reached it.
 
     ``seen``: some path reaches it (else it is dead code). ``ptr``: the base kind of the pointer a load, store or atomic
-    goes through ("ctx", "stack", "map_value", "mem", "mixed" where paths differ, "" where none). ``map_index``: into
+    goes through ("ctx", "stack", "map_value", "mem", "mixed" where paths differ, "untrusted" where a load may go anywhere
+    and gives 0 from a bad address, "" where none). ``map_index``: into
     ``VerifiedProgram.maps``, of that pointer or of a map helper's R1 (-1: none, or paths differ). ``const_key``: the value
     of a map helper's key when it is the same constant on every path, else None. ``stack_off``: constant offset from the
     frame pointer of a stack access, None when variable.

@@ -11,6 +11,7 @@ from typing import Final
 # enum bpf_type_flag
 PTR_MAYBE_NULL: Final = 1 << 8
 MEM_RDONLY: Final = 1 << 9
+PTR_UNTRUSTED: Final = 1 << 14
 MEM_RINGBUF: Final = 1 << 10
 OBJ_RELEASE: Final = 1 << 13
 MEM_UNINIT: Final = 1 << 15

@@ -18,9 +18,11 @@ from netbpf.verifier.state import RegState, VerifierState
 from netbpf.verifier.structure import LD_IMM64, subprog_end
 
 MIXED: Final = -1
+UNTRUSTED: Final = -2  # any number may be behind it: on one path suffices
 KIND_NAMES: Final = {
     0: "",
     MIXED: "mixed",
+    UNTRUSTED: "untrusted",
     st.PTR_TO_CTX: "ctx",
     st.PTR_TO_STACK: "stack",
     st.PTR_TO_MAP_VALUE: "map_value",
@@ -50,7 +52,7 @@ def _merge(aux: InsnAux, kind: int, map_number: int, stack_off: int | None) -> N
         aux.facts_kind, aux.facts_map, aux.stack_off = kind, map_number, stack_off
         return
     if aux.facts_kind != kind:
-        aux.facts_kind = MIXED
+        aux.facts_kind = UNTRUSTED if UNTRUSTED in (aux.facts_kind, kind) else MIXED
     if aux.facts_map != map_number:
         aux.facts_map = -1
     if aux.stack_off != stack_off:
@@ -65,7 +67,9 @@ def note_access(env: VerifierEnv, insn: Instruction, regno: int) -> None:
         return
     reg = state.frame[state.curframe].regs[regno]
     aux, kind = env.insn_aux[env.insn_idx], reg.type & st.BASE_TYPE_MASK
-    if kind == st.PTR_TO_STACK:
+    if reg.type & st.PTR_UNTRUSTED or kind == st.PTR_TO_BTF_ID:
+        _merge(aux, UNTRUSTED, -1, None)
+    elif kind == st.PTR_TO_STACK:
         _merge(aux, kind, -1, _stack_off(state, reg, insn.off))
     elif aux.facts_kind != kind or reg.map_ptr is not None:
         _merge(aux, kind, _map_number(env, reg.map_ptr), None)

@@ -10,7 +10,7 @@ import errno
 from typing import Final, NamedTuple
 
 from netbpf.abi import arg_types as at
-from netbpf.btf import KIND_ENUM, KIND_ENUM64, KIND_INT, KIND_PTR, KIND_STRUCT, Btf, BtfType, Member
+from netbpf.btf import KIND_ARRAY, KIND_ENUM, KIND_ENUM64, KIND_INT, KIND_PTR, KIND_STRUCT, KIND_UNION, Btf, BtfType, Member
 from netbpf.verifier import state as st
 from netbpf.verifier.args import check_func_arg_reg_off, process_dynptr_func
 from netbpf.verifier.dynptr import DYNPTR_LOCAL, dynptr_reg
@@ -23,6 +23,7 @@ from netbpf.verifier.state import RegState
 MAX_BPF_FUNC_REG_ARGS: Final = 5
 KIND_VOID: Final = 0
 _NUMBERS: Final = frozenset({KIND_INT, KIND_ENUM, KIND_ENUM64})
+_MAY_BE_EMPTY: Final = frozenset({KIND_STRUCT, KIND_UNION, KIND_ARRAY})
 _CTX_STRUCT: Final = "__sk_buff"
 _DYNPTR_STRUCT: Final = "bpf_dynptr"
 
@@ -69,13 +70,18 @@ def _check_ctx_type(env: VerifierEnv, index: int, target: BtfType | None, name: 
     """A parameter tagged as the context points to the program type's context struct, or to void."""
     if target is None or target.kind == KIND_VOID or (_is_struct(target) and name == _CTX_STRUCT):
         return
+    if not name:
+        raise _say(env, True, f"arg#{index} type doesn't have a name\n")
     raise _say(env, True, f"arg#{index} should be `struct {_CTX_STRUCT} *`\n")
 
 
-def _trusted_arg(env: VerifierEnv, index: int, target: BtfType | None, name: str, tags: frozenset[str]) -> _Unusable:
+def _alone(env: VerifierEnv, index: int, tag: str, tags: frozenset[str]) -> None:
+    if tags != {tag}:
+        raise _say(env, True, f"arg#{index} {tag} cannot be combined with any other tags\n")
+
+
+def _kernel_type(env: VerifierEnv, index: int, target: BtfType | None, name: str) -> _Unusable:
     """A pointer to a struct of the kernel: which one, only the kernel's BTF could tell, so none is known."""
-    if "nonnull" in tags:
-        return _say(env, True, f"arg#{index} has invalid combination of tags\n")
     kind = _KIND_WORDS[target.kind if target is not None else 0]
     if not name:
         return _say(env, True, f"arg#{index} reference type('{kind} (anon)') candidate matching error: -22\n")
@@ -97,13 +103,23 @@ def _pointer_arg(env: VerifierEnv, btf: Btf, index: int, param: BtfType, tags: f
             raise _say(env, True, f"arg#{index} has invalid combination of tags\n")
         return SubprogArg(at.ARG_PTR_TO_DYNPTR | at.MEM_RDONLY)
     if "trusted" in tags:
-        raise _trusted_arg(env, index, target, name, tags)
+        if "nonnull" in tags:
+            raise _say(env, True, f"arg#{index} has invalid combination of tags\n")
+        raise _kernel_type(env, index, target, name)
+    if "untrusted" in tags:
+        _alone(env, index, "untrusted", tags)
+        if target is None or target.kind == KIND_VOID or target.kind in _NUMBERS:
+            return SubprogArg(at.ARG_PTR_TO_MEM | at.MEM_RDONLY | at.PTR_UNTRUSTED)
+        raise _kernel_type(env, index, target, name)
+    if "arena" in tags:
+        _alone(env, index, "arena", tags)
+        return SubprogArg(at.ARG_PTR_TO_ARENA)
     if not is_global:
         raise _Unusable(errno.EINVAL)
     if tags - {"nonnull"}:
         raise _say(env, True, f"arg#{index} has invalid combination of tags\n")
     size = btf.size(target_id)
-    if target is None or not size:
+    if target is None or not (size or target.kind in _MAY_BE_EMPTY):
         kind = _KIND_WORDS[target.kind if target is not None else 0]
         raise _say(env, True, f"arg#{index} reference type('{kind} {name}') size cannot be determined: -22\n")
     return SubprogArg(at.ARG_PTR_TO_MEM | (0 if "nonnull" in tags else at.PTR_MAYBE_NULL), size)
@@ -163,6 +179,12 @@ def btf_prepare_func_args(env: VerifierEnv, subprog: int) -> int:
 def _check_arg(env: VerifierEnv, index: int, arg: SubprogArg, reg: RegState) -> bool:
     """One argument of a call. False where it does not fit (said in the log)."""
     regno, base = index + 1, arg.arg_type & st.BASE_TYPE_MASK
+    if arg.arg_type & at.PTR_UNTRUSTED:
+        return True  # loads through it do not fault, and it takes no stores
+    if base == at.ARG_PTR_TO_ARENA:  # maps that are arenas cannot be made here: no register points into one
+        if reg.type != st.SCALAR_VALUE:
+            verbose(env, f"R{regno} is not a pointer to arena or scalar.\n")
+        return reg.type == st.SCALAR_VALUE
     if base == at.ARG_ANYTHING:
         if reg.type != st.SCALAR_VALUE:
             verbose(env, f"R{regno} is not a scalar\n")
@@ -211,7 +233,7 @@ def btf_check_subprog_call(env: VerifierEnv, subprog: int, regs: list[RegState])
 def _promised(env: VerifierEnv, arg: SubprogArg) -> RegState:
     """The register a function gets for a parameter of which only its BTF is known."""
     base = arg.arg_type & st.BASE_TYPE_MASK
-    if base == at.ARG_ANYTHING:
+    if base in (at.ARG_ANYTHING, at.ARG_PTR_TO_ARENA):
         return unknown_reg(env)
     if base == at.ARG_PTR_TO_DYNPTR:
         return dynptr_reg(DYNPTR_LOCAL, True, env.new_id())
@@ -219,7 +241,7 @@ def _promised(env: VerifierEnv, arg: SubprogArg) -> RegState:
     if base == at.ARG_PTR_TO_CTX:
         reg.type = st.PTR_TO_CTX
         return reg
-    reg.type, reg.mem_size = st.PTR_TO_MEM | arg.arg_type & at.PTR_MAYBE_NULL, arg.mem_size
+    reg.type, reg.mem_size = st.PTR_TO_MEM | arg.arg_type & ~st.BASE_TYPE_MASK, arg.mem_size
     if reg.type & st.PTR_MAYBE_NULL:
         reg.id = env.new_id()
     return reg

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from netbpf.engine.interp.machine import Op, Regs
-from netbpf.engine.interp.memory import ACCESS_ERRORS, CTX_ADDRESS, NUMBER_SHIFT, OFFSET_MASK, SIZE_MASK, UINT
+from netbpf.engine.interp.memory import ACCESS_ERRORS, CTX_ADDRESS, NUMBER_SHIFT, OFFSET_MASK, SIZE_MASK, UINT, Fault
 from netbpf.engine.interp.site import Maker, Site
 from netbpf.ints import U64_MAX
 from netbpf.isa import opcodes as op
@@ -27,14 +27,19 @@ def load(site: Site) -> Op:
         return _load_frame(site, size)
     if site.facts is not None and site.facts.ptr == "ctx":
         return _load_context(site, size)
-    return _load_memory(site, UINT[size].unpack_from, size)
+    return _load_anywhere(site, size)
+
+
+def _load_anywhere(site: Site, size: int) -> Op:
+    untrusted = site.facts is not None and site.facts.ptr == "untrusted"
+    return _load_probing(site, size) if untrusted else _load_memory(site, UINT[size].unpack_from, size)
 
 
 def load_signed(site: Site) -> Op:
     """Sign-extended to 64 bits."""
     size = SIZE_BYTES[op.bpf_size(site.insn.code)]
     dst, next_pc = site.insn.dst, site.next_pc
-    unsigned, sign = _load_memory(site, UINT[size].unpack_from, size), 1 << (8 * size - 1)
+    unsigned, sign = _load_anywhere(site, size), 1 << (8 * size - 1)
 
     def run(regs: Regs) -> int:
         unsigned(regs)
@@ -54,6 +59,20 @@ def _load_memory(site: Site, unpack: Unpack, size: int) -> Op:
             regs[dst] = unpack(buffers[address >> NUMBER_SHIFT], address & OFFSET_MASK)[0]
         except ACCESS_ERRORS:
             regs[dst] = slow(address, size)
+        return next_pc
+
+    return run
+
+
+def _load_probing(site: Site, size: int) -> Op:
+    """Through a pointer of which nothing is proved: 0 where nothing lies, as the kernel's fault handler gives."""
+    dst, src, off, next_pc, slow = site.insn.dst, site.insn.src, site.insn.off, site.next_pc, site.machine.load
+
+    def run(regs: Regs) -> int:
+        try:
+            regs[dst] = slow(regs[src] + off, size)
+        except Fault:
+            regs[dst] = 0
         return next_pc
 
     return run

@@ -415,6 +415,8 @@ class SubprogLowerer:
         """Class LDX."""
         size = SIZE_BYTES[bpf_size(i.code)]
         bits = 8 * size
+        if self.owner.facts(pc).ptr == "untrusted":  # a bad address would be ours
+            raise self.unsupported(pc)
         if self._is_ctx(pc, i.src):
             self._load_ctx(pc, i)
             return
