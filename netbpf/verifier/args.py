@@ -47,7 +47,12 @@ from netbpf.verifier.memory import (
 )
 from netbpf.verifier.precision import mark_chain_precision, mark_chain_precision_batch
 from netbpf.verifier.refs import current, owner
-from netbpf.verifier.regs import SRC_OP, check_reg_arg, cur_regs
+from netbpf.verifier.regs import (
+    SRC_OP,
+    check_reg_arg,
+    cur_regs,
+    fixed_offset,
+)
 from netbpf.verifier.stack import BPF_READ, BPF_WRITE, is_null, is_spilled_scalar
 from netbpf.verifier.state import RegState
 
@@ -254,7 +259,7 @@ def _check_map_field(env: VerifierEnv, arg: Arg, name: str, called: str) -> None
         raise _refuse(env, f"map '{info.log_name}' has to have BTF in order to use {called}\n", errno.EINVAL)
     if name not in info.btf_record:
         raise _refuse(env, f"map '{info.log_name}' has no valid {called}\n", errno.EINVAL)
-    at_off, field_off = reg.smin_value + reg.off, info.btf_record[name]
+    at_off, field_off = fixed_offset(reg) + reg.off, info.btf_record[name]
     if at_off != field_off:
         text = f"off {at_off} doesn't point to 'struct {called}' that is at {field_off}\n"
         raise _refuse(env, text, errno.EINVAL)
@@ -298,7 +303,7 @@ def get_constant_map_key(env: VerifierEnv, key: RegState, key_size: int) -> int 
     """The key, where the stack is known to hold a constant there; it becomes precise. None otherwise."""
     if not env.bpf_capable or key.type != st.PTR_TO_STACK or key.var_off.mask:
         return None
-    spi, byte = divmod(-(key.off + key.smin_value) - 1, st.BPF_REG_SIZE)
+    spi, byte = divmod(-(key.off + fixed_offset(key)) - 1, st.BPF_REG_SIZE)
     slot = owner(env, key).stack[spi]
     upto = slot.slot_type[: byte + 1]
     if len(upto) - len(upto.rstrip(bytes([st.STACK_ZERO]))) >= key_size:
@@ -323,7 +328,7 @@ def check_reg_const_str(env: VerifierEnv, reg: RegState, regno: int) -> None:
     if not has_direct_value(info):
         raise _refuse(env, "no direct value access support for this map type\n")
     check_map_access(env, regno, reg.off, info.spec.value_size - reg.off, False, ACCESS_HELPER)
-    if b"\0" not in direct_value(info)[reg.off + reg.smin_value :]:
+    if b"\0" not in direct_value(info)[reg.off + fixed_offset(reg) :]:
         raise _refuse(env, "string is not zero-terminated\n", errno.EINVAL)
 
 

@@ -16,7 +16,10 @@ from netbpf.verifier.env import Reject, VerifierEnv
 from netbpf.verifier.liveness import bpf_mark_stack_read, bpf_mark_stack_write
 from netbpf.verifier.log import mark_stack_slot_scratched, verbose
 from netbpf.verifier.refs import acquire_reference, current, invalid_reg, owner, release_reference, replace_regs
-from netbpf.verifier.regs import known_reg
+from netbpf.verifier.regs import (
+    fixed_offset,
+    known_reg,
+)
 from netbpf.verifier.state import BPF_REG_SIZE, SLOT_INVALID, STACK_DYNPTR, FuncState, RegState, StackSlot
 
 DYNPTR_NR_SLOTS: Final = 2
@@ -85,7 +88,7 @@ def _spi(env: VerifierEnv, reg: RegState) -> int:
     if reg.var_off.mask:
         verbose(env, "dynptr has to be at a constant offset\n")
         raise _Unplaced(errno.EINVAL)
-    off = reg.off + reg.smin_value
+    off = reg.off + fixed_offset(reg)
     spi = (-off - 1) // BPF_REG_SIZE
     if off % BPF_REG_SIZE or spi < DYNPTR_NR_SLOTS - 1:
         verbose(env, f"cannot pass in dynptr at an offset={off}\n")

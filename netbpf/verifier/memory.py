@@ -32,6 +32,7 @@ from netbpf.verifier.regs import (
     coerce_reg_to_size,
     coerce_reg_to_size_sx,
     cur_regs,
+    fixed_offset,
     known_reg,
     mark_ptr_not_null_reg,
     mark_reg_unknown,
@@ -248,8 +249,8 @@ def _check_btf_field(env: VerifierEnv, reg: RegState, name: str, at: int, off: i
         raise _refuse(env, f"{called} cannot be accessed indirectly by helper\n")
     if reg.var_off.mask:
         raise _refuse(env, f"{called} access cannot have variable offset\n")
-    if at != off + reg.smin_value:
-        raise _refuse(env, f"{called} access misaligned expected={at} off={off + reg.smin_value & U64_MAX}\n")
+    if at != off + fixed_offset(reg):
+        raise _refuse(env, f"{called} access misaligned expected={at} off={off + fixed_offset(reg) & U64_MAX}\n")
     if size != 8:
         raise _refuse(env, f"{called} access size must be BPF_DW\n")
 
@@ -292,7 +293,7 @@ def _load_map_value(env: VerifierEnv, reg: RegState, off: int, size: int, dst_re
     if reg.var_off.mask or not (bpf_map_is_rdonly(info) and has_direct_value(info)):
         mark_reg_unknown(env, regs, dst_regno)
         return
-    at = off + reg.smin_value
+    at = off + fixed_offset(reg)
     piece = direct_value(info)[at : at + size]
     regs[dst_regno] = known_reg(int.from_bytes(piece, "little", signed=is_ldsx), regs[dst_regno].precise or not env.bpf_capable)
 

@@ -237,6 +237,12 @@ def reg_bounds_sanity_check(env: VerifierEnv, reg: RegState, ctx: str) -> None:
     __mark_reg_unbounded(reg)
 
 
+def fixed_offset(reg: RegState) -> int:
+    """The constant that a pointer's known bits add to ``off``. Bounds that were given up do not tell it."""
+    value = reg.var_off.value
+    return value - (1 << 64) if value >> 63 else value
+
+
 # --- predicates -------------------------------------------------------------------------------------------------
 
 

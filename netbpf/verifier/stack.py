@@ -21,7 +21,13 @@ from netbpf.verifier.liveness import bpf_mark_stack_read, bpf_mark_stack_write
 from netbpf.verifier.log import mark_stack_slot_scratched, verbose, verbose_linfo
 from netbpf.verifier.precision import mark_chain_precision
 from netbpf.verifier.refs import current, owner
-from netbpf.verifier.regs import cur_regs, known_reg, mark_reg_unknown, unknown_reg
+from netbpf.verifier.regs import (
+    cur_regs,
+    fixed_offset,
+    known_reg,
+    mark_reg_unknown,
+    unknown_reg,
+)
 from netbpf.verifier.state import (
     BPF_REG_SIZE,
     REG_NOT_INIT,
@@ -96,7 +102,7 @@ def check_stack_access_within_bounds(env: VerifierEnv, regno: int, off: int, acc
     how = " read from" if kind == BPF_READ else " write to"
     fixed = not reg.var_off.mask
     if fixed:
-        min_off = reg.smin_value + off
+        min_off = fixed_offset(reg) + off
         max_off = min_off + access_size
     else:
         if reg.smax_value >= BPF_MAX_VAR_OFF or reg.smin_value <= -BPF_MAX_VAR_OFF:
@@ -290,7 +296,7 @@ def check_stack_write(env: VerifierEnv, ptr_regno: int, off: int, size: int, val
     if reg.var_off.mask:
         check_stack_write_var_off(env, frame, ptr_regno, off, size, value_regno, insn_idx)
     else:
-        check_stack_write_fixed_off(env, frame, off + reg.smin_value, size, value_regno, insn_idx)
+        check_stack_write_fixed_off(env, frame, off + fixed_offset(reg), size, value_regno, insn_idx)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -396,7 +402,7 @@ def check_stack_read(env: VerifierEnv, ptr_regno: int, off: int, size: int, dst_
     """Read through stack pointer ``ptr_regno``; bounds were checked."""
     reg = cur_regs(env)[ptr_regno]
     if not reg.var_off.mask:
-        check_stack_read_fixed_off(env, owner(env, reg), off + reg.smin_value, size, dst_regno)
+        check_stack_read_fixed_off(env, owner(env, reg), off + fixed_offset(reg), size, dst_regno)
     elif dst_regno < 0:
         var_off = tnum_strn(reg.var_off)
         raise _refuse(
@@ -446,7 +452,7 @@ def check_stack_range_initialized(
     check_stack_access_within_bounds(env, regno, off, access_size, kind)
     fixed = not reg.var_off.mask
     if fixed:
-        min_off = max_off = reg.smin_value + off
+        min_off = max_off = fixed_offset(reg) + off
     else:
         if not env.bypass_spec_v1:
             var_off = tnum_strn(reg.var_off)

@@ -85,6 +85,11 @@ PROGRAMS: dict[str, tuple[str, list[int]]] = {
         [],
     ),
     "narrow slice over its dynptr": (f"{SLICE}*(u32 *)(r10 - 12) = r0\nr0 = 0\nexit", []),
+    "pointer whose bounds were given up": (  # on a mispredicted way, by the kernel's own contradiction
+        "*(u64 *)(r10 - 16) = 0\ncall bpf_get_prandom_u32\nr6 = r0\nr7 = 1\nif r7 == 1 goto e\nr9 = r10\nr9 += -16\nr9 += r6\n"
+        "r2 = r9\nr3 = *(u64 *)(r2 + 0)\n*(u32 *)(r2 + 4) = 1\ne: r0 = 0\nexit",
+        [],
+    ),
     "slice through an offset in a range": (
         f"call bpf_get_prandom_u32\nr6 = r0\nr6 &= 8\n{SLICE}r1 = r10\nr1 += -16\nr1 += r6\n*(u64 *)(r1 + 0) = r0\nr0 = 0\nexit",
         [],
