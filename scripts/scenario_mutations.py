@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Is each shipped scenario worth its lines? Its program, packets and expectations are changed, one thing at a time: it must fail.
 
-    scripts/scenario_mutations.py [FILE...] [--sample N] [--seed S] [--quiet]
+    scripts/scenario_mutations.py [FILE...] [--kind KIND] [--sample N] [--seed S] [--quiet]
 
 A change counts where it should matter: a changed expectation always; a changed packet where anything that can be observed of the
 run (verdicts, maps, events, the load) comes out otherwise; a changed program where it loads otherwise, or treats the scenario's
@@ -34,6 +34,7 @@ from netbpf.scenario.run import run_case
 
 ROOT = Path(__file__).resolve().parents[1]
 ENOUGH = 0.95
+KINDS = ("program", "packet", "expectation")
 PROBES = "session fragments ipv6-extensions vlan qinq arp-icmp llc runts".split()
 PROBED_BYTES = 64
 CLASS, ALU, ALU64, JMP, JMP32, LD, LDX, ST, STX = 0x07, 0x04, 0x07, 0x05, 0x06, 0x00, 0x01, 0x02, 0x03
@@ -73,13 +74,14 @@ class Score:
 # --- what can be observed of a run ------------------------------------------------------------------------------------
 
 
-def observed(outcome: Outcome) -> Any:
+def observed(case: Case, outcome: Outcome) -> Any:
     """Everything a scenario could expect something of: verdicts in words (a longer packet that is accepted whole is no news), the
-    same one again told once."""
+    same one again told once. Maps that hold times are left out."""
     if outcome.rejection is not None:
         return outcome.rejection.errno, outcome.rejection.reason
     verdicts = [[word for word, _ in groupby(v.word for _, v in step.packets)] for step in outcome.steps]
-    return verdicts, outcome.maps, outcome.events
+    timed = {name for name, setup in case.maps.items() if not setup.compared}
+    return verdicts, {name: rows for name, rows in outcome.maps.items() if name not in timed}, outcome.events
 
 
 def run(case: Case, spec: ProgramSpec | None = None) -> Outcome | str:
@@ -108,16 +110,16 @@ class Observer:
 
     def of(self, case: Case) -> Any:
         if id(case) not in self._known:
-            self._known[id(case)] = (case, seen(run(case)))  # the case is kept, so that its id is its own
+            self._known[id(case)] = (case, seen(case, run(case)))  # the case is kept, so that its id is its own
         return self._known[id(case)][1]
 
     def differs(self, case: Case, spec: ProgramSpec | None = None, *, base: Case | None = None) -> bool:
         """Whether a changed case, or its changed program, can be told from what it was."""
-        return bool(self.of(base or case) != seen(run(case, spec)))
+        return bool(self.of(base or case) != seen(case, run(case, spec)))
 
 
-def seen(outcome: Outcome | str) -> Any:
-    return outcome if isinstance(outcome, str) else observed(outcome)
+def seen(case: Case, outcome: Outcome | str) -> Any:
+    return outcome if isinstance(outcome, str) else observed(case, outcome)
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------
@@ -402,7 +404,7 @@ def mutants_of(path: Path) -> list[Mutant]:
 
 def score_of(name: str, mutants: Sequence[Mutant]) -> dict[str, Score]:
     """By kind. A mutant that is noticed matters; of the others it is asked."""
-    scores = {kind: Score() for kind in ("program", "packet", "expectation")}
+    scores = {kind: Score() for kind in KINDS}
     for mutant in mutants:
         score = scores[mutant.kind]
         if mutant.fails():
@@ -422,13 +424,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("files", nargs="*", type=Path, help="scenario files (default: all that ship)")
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="only N mutants of each file")
+    parser.add_argument("--kind", choices=KINDS, help="only changes of this kind")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (default 1)")
     parser.add_argument("--quiet", action="store_true", help="no survivors, only figures")
     args = parser.parse_args(argv)
-    rng, total = random.Random(args.seed), {kind: Score() for kind in ("program", "packet", "expectation")}
+    rng, total = random.Random(args.seed), {kind: Score() for kind in KINDS}
     print(f"{'scenario':22} {'program':>14} {'packet':>14} {'expectation':>14}")
     for path in args.files or scenario_files():
-        name, mutants = path.name.removesuffix(".scenario.toml"), mutants_of(path)
+        name = path.name.removesuffix(".scenario.toml")
+        mutants = [m for m in mutants_of(path) if args.kind in (None, m.kind)]
         chosen = rng.sample(mutants, min(args.sample, len(mutants))) if args.sample else mutants
         scores = score_of(name, chosen)
         print(f"{name:22} " + " ".join(f"{s.killed:>6} of {s.counted:<4}" for s in scores.values()), flush=True)

@@ -27,7 +27,7 @@ from netbpf.scenario.listen import IP6_HEADER
 from netbpf.scenario.model import Case, SocketKind, Step
 from netbpf.scenario.outcome import Verdict
 
-LONGEST_WAIT_NS: Final = 3_000_000_000
+LONGEST_WAIT_NS: Final = 5_000_000_000
 FRAME_WAIT_S: Final = 0.05
 OUTBOUND: Final = 2
 
