@@ -1,11 +1,13 @@
 """The native engine beside the physical limit, libpcap and tcpdump; every line is a ratio of medians of interleaved rounds.
 
     python -m benchmarks.traces DIR
-    python -m benchmarks.native --traces DIR [--rounds 5] [--only loop|filter|command]
+    python -m benchmarks.native --traces DIR [--rounds 5] [--only loop|filter|command|streams|jobs|kernel] [FILE ...]
 
 (a) the counting example, (b) ``ip and tcp port 443 and not net 10.0.0.0/8``, (c) a counter of flows. ``loop``: the native loop
 and a C loop that only walks the records, on one mapping of the file. ``filter``: (b) beside a C loop over libpcap. ``command``:
-the whole process beside tcpdump. Needs a C compiler, libpcap's headers and tcpdump.
+the whole process beside tcpdump, netbpf being installed in an environment of its own. ``streams``: a file, standard input and a
+pipe, and the peak memory of each. ``jobs``: two cores beside one. ``kernel``: (c) beside the kernel's JIT running it on one
+packet. Needs a C compiler, libpcap's headers and tcpdump; ``kernel`` needs root.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ from netbpf.host.sim.host import SimHost
 from netbpf.packet.open import open_capture
 from netbpf.program import ProgramSpec
 from netbpf.sources import cbpf
-from netbpf.sources.asm import format_program
 from netbpf.sources.load import read_program
 
 HERE = Path(__file__).parent
@@ -154,34 +155,146 @@ def measure_filter(path: Path, folder: Path, rounds: int) -> None:
     print(f"  accepted: {accepted.accepted} as a socket sees packets, {theirs} as libpcap sees a file (tags in line)")
 
 
+def installed(folder: Path) -> Path:
+    """Python with netbpf and llvmlite installed, and nothing else that starts with it."""
+    import llvmlite
+
+    venv = folder / "venv"
+    if not venv.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+        (site,) = venv.glob("lib/python*/site-packages")
+        shutil.copytree(ROOT / "netbpf", site / "netbpf", ignore=shutil.ignore_patterns("__pycache__"))
+        (site / "llvmlite").symlink_to(Path(llvmlite.__file__).parent)
+    return venv / "bin" / "python"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """With byte code, and a cache of its own."""
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")}
+    return env | {"XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def process(words: list[str], folder: Path, stdin: Path | None = None, feeder: list[str] | None = None) -> Callable[[], object]:
+    """A whole process; ``feeder`` writes to its standard input through a pipe."""
+
+    def run() -> None:
+        fed = subprocess.Popen(feeder, stdout=subprocess.PIPE) if feeder else None
+        with open(stdin or os.devnull, "rb") as source:
+            given: Any = fed.stdout if fed else source
+            subprocess.run(words, check=True, capture_output=True, env=environment(folder), cwd="/", stdin=given)
+        if fed:
+            fed.communicate()
+
+    return run
+
+
 def measure_commands(path: Path, folder: Path, rounds: int) -> None:
-    """The whole process beside tcpdump, with code from the cache and without."""
-    program = folder / "filter.s"
-    program.write_text(format_program(filter_spec()))
-    command = [sys.executable, "-m", "netbpf", "replay", str(path), "--prog", str(program), "--quiet", "--dump", "none"]
-
-    # as where it is installed: with byte code, and with a cache of its own
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    env |= {"PYTHONPYCACHEPREFIX": str(folder / "pyc"), "XDG_CACHE_HOME": str(folder / "cache")}
-
-    def run(words: list[str]) -> Callable[[], object]:
-        return lambda: subprocess.run(words, check=True, capture_output=True, env=env)
-
+    """The whole process beside tcpdump, with what earlier runs left behind and without."""
+    netbpf = [str(installed(folder)), "-m", "netbpf", "replay", str(path)]
+    words = ["--filter", *EXPRESSION.split()]
+    rounds = rounds if path.stat().st_size > 1 << 28 else 4 * rounds + 1
+    process([*netbpf, *words], folder)()  # the first run compiles, the second starts from what it left
     ways = {
-        "tcpdump": run(["tcpdump", "-r", str(path), "--count", EXPRESSION]),
-        "cached": run(command),
-        "uncached": run([*command, "--no-cache"]),
+        "tcpdump": process(["tcpdump", "-r", str(path), "--count", EXPRESSION], folder),
+        "cached": process([*netbpf, *words], folder),
+        "uncached": process([*netbpf, "--no-cache", *words], folder),
     }
     seconds = interleaved(rounds, ways)
     for name in ("cached", "uncached"):
         print(
-            f"command {path.stem} {name}: {seconds[name] * 1e3:.0f} ms; tcpdump {seconds['tcpdump'] * 1e3:.0f} ms; "
+            f"command {path.stem} {name}: {seconds[name] * 1e3:.1f} ms; tcpdump {seconds['tcpdump'] * 1e3:.1f} ms; "
             f"{seconds['tcpdump'] / seconds[name]:.2f}x as fast",
             flush=True,
         )
 
 
-MEASUREMENTS = {"loop": measure_loops, "filter": measure_filter, "command": measure_commands}
+def peak_kb(words: list[str], folder: Path, stdin: Path | None = None) -> int:
+    """Peak memory of a process, its share of mapped files included."""
+    told = f"import resource, subprocess, sys; subprocess.run({words!r}, stdout=subprocess.DEVNULL, check=True); " + (
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    with open(stdin or os.devnull, "rb") as source:
+        run = subprocess.run(
+            [sys.executable, "-c", told], capture_output=True, text=True, check=True, env=environment(folder), stdin=source
+        )
+    return int(run.stdout)
+
+
+def measure_streams(path: Path, folder: Path, rounds: int) -> None:
+    """The flow counter on a file, on standard input, and through a pipe."""
+    program = ["--prog", str(HERE / "programs" / "flows.s"), "--quiet", "--dump", "none"]
+    netbpf = [str(installed(folder)), "-m", "netbpf", "replay"]
+    ways = {
+        "file": process([*netbpf, str(path), *program], folder),
+        "stdin": process([*netbpf, "-", *program], folder, stdin=path),
+        "pipe": process([*netbpf, "-", *program], folder, feeder=["cat", str(path)]),
+        "cat": process(["sh", "-c", "cat > /dev/null"], folder, feeder=["cat", str(path)]),
+    }
+    seconds = interleaved(rounds, ways)
+    for name in ("stdin", "pipe"):
+        ratio = seconds[name] / seconds["file"]
+        print(f"stream {path.stem} {name}: {seconds[name]:.2f} s; file {seconds['file']:.2f} s; ratio {ratio:.2f}", flush=True)
+    print(f"  cat into such a pipe, read by cat: {seconds['cat']:.2f} s")
+    small = path.with_name("mixed-100k.pcap")
+    if small.exists():
+        for name, capture in (("100 k packets", small), ("all", path)):
+            print(f"memory {name}: {peak_kb([*netbpf, str(capture), *program], folder)} KB; ", end="")
+            print(f"by stdin {peak_kb([*netbpf, '-', *program], folder, stdin=capture)} KB", flush=True)
+
+
+def measure_jobs(path: Path, folder: Path, rounds: int) -> None:
+    """(a) and (c) on one core and on two."""
+    for name, program in (("a", ROOT / "scenarios" / "counting.s"), ("c", HERE / "programs" / "flows.s")):
+        netbpf = [
+            str(installed(folder)),
+            "-m",
+            "netbpf",
+            "replay",
+            str(path),
+            "--prog",
+            str(program),
+            "--quiet",
+            "--dump",
+            "none",
+        ]
+        ways = {str(jobs): process([*netbpf, "--jobs", str(jobs)], folder) for jobs in (1, 2)}
+        seconds = interleaved(rounds, ways)
+        print(
+            f"jobs {name} {path.stem}: 1: {seconds['1']:.2f} s; 2: {seconds['2']:.2f} s; {seconds['1'] / seconds['2']:.2f}x",
+            flush=True,
+        )
+
+
+def measure_kernel(path: Path, folder: Path, rounds: int) -> None:
+    """(c), ours over the whole trace, beside BPF_PROG_TEST_RUN of it on the trace's first IPv4 packet, nanoseconds a packet."""
+    from netbpf.host.linux.host import LinuxHost
+
+    with open_capture(path) as reader:
+        frame = next(r.data for r in reader if r.data[12:14] == b"\x08\x00")
+    try:
+        kernel = LinuxHost().process()
+        fds = load_spec(kernel, programs()["c"])
+        runs = [kernel.prog_test_run(fds.prog_fd, frame, repeat=1_000_000).duration_ns for _ in range(rounds)]
+    except Exception as e:
+        print(f"kernel: not measured: {e}")
+        return
+    walker, mapping = Walker(programs()["c"]), Mapping(path)
+    packets = walker.walk(mapping).packets
+    seconds = interleaved(rounds, {"ours": lambda: walker.walk(mapping)})["ours"]
+    theirs = statistics.median(runs)
+    print(
+        f"kernel c {path.stem}: {seconds / packets * 1e9:.1f} ns a packet; the kernel's JIT {theirs:.0f} ns on one packet",
+        flush=True,
+    )
+
+
+MEASUREMENTS = {
+    "loop": measure_loops, "filter": measure_filter, "command": measure_commands, "streams": measure_streams,
+    "jobs": measure_jobs, "kernel": measure_kernel,
+}  # fmt: skip
+OF_SMALL_FILES = frozenset({"command"})
+OF_MIXED_FILES = frozenset({"streams", "jobs"})
+SMALL_FILE_BYTES = 1 << 28
 
 
 def main() -> None:
@@ -195,7 +308,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
             for name, measure in MEASUREMENTS.items():
-                if a.only in (None, name):
+                wanted = a.only in (None, name) and (name not in OF_MIXED_FILES or path.stem == "mixed")
+                if wanted and (name in OF_SMALL_FILES or path.stat().st_size > SMALL_FILE_BYTES):
                     measure(path, Path(folder), a.rounds)
 
 

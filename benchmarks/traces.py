@@ -12,7 +12,6 @@ import struct
 from pathlib import Path
 
 FLOWS = 50_000
-SIZES_A_FLOW = 2
 PORTS = (443, 443, 443, 80, 53, 22, 123, 8080)
 FIRST_OCTETS = (10, 192, 172, 8, 93, 142)
 SMALL_BYTES = 64
@@ -75,7 +74,7 @@ def write_trace(path: Path, packets: int, kind: str, seed: int = 1) -> None:
     """A little-endian pcap of ``packets`` packets, 10 us apart, kind "mixed" or "small"."""
     rng = random.Random(seed)
     sizes = (lambda: SMALL_BYTES) if kind == "small" else (lambda: _mixed_size(rng))
-    frames = [_frame(rng, sizes()) for _ in range(FLOWS * SIZES_A_FLOW)]
+    frames = [_frame(rng, sizes()) for _ in range(FLOWS)]
     rows = [struct.pack("<II", len(f), len(f)) + f for f in frames]
     stamp = struct.Struct("<II").pack
     pick, count = rng.random, len(rows)
