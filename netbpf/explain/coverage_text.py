@@ -17,7 +17,7 @@ def format_table(programs: Iterable[ProgramCoverage], *, missed: bool = False, w
     name_width = width - 54
     yield f"{'program':<{name_width}} {'runs':>8} {'instructions':>15} {'branches':>14} {'lines':>13}".rstrip()
     for program in rows:
-        yield _row(_label(program), program.runs, program, name_width)
+        yield _row(program_label(program), program.runs, program, name_width)
         if missed:
             yield from _missed(program, width)
     if len(rows) > 1:
@@ -25,9 +25,10 @@ def format_table(programs: Iterable[ProgramCoverage], *, missed: bool = False, w
         yield _cells("all", sum(p.runs for p in rows), total, name_width)
 
 
-def _label(program: ProgramCoverage) -> str:
+def program_label(program: ProgramCoverage) -> str:
+    """``flows.o:count``, as far as either is known and says more than the other."""
     name = program.path if program.path.startswith("filter ") else program.path.rsplit("/", 1)[-1]
-    if not name or not program.name or program.name in (name.partition(".")[0], "filter"):
+    if not name or not program.name or program.name in (name, name.partition(".")[0], "filter"):
         return name or program.name or program.digest
     return f"{name}:{program.name}"
 

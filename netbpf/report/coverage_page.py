@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Final
 
 from netbpf.explain.coverage import LineHits, ProgramCoverage, Share
+from netbpf.explain.coverage_text import program_label
 from netbpf.explain.listing import SourceLine
 from netbpf.report.html import Child, Markup, element, join, page, scroll, table
 from netbpf.report.listing_view import heat_bar
@@ -40,15 +41,9 @@ def render(programs: Sequence[ProgramCoverage], title: str = "") -> str:
 def _names(programs: Sequence[ProgramCoverage]) -> str:
     """What a page of these programs is called."""
     if len(programs) == 1:
-        return program_name(programs[0])
+        return program_label(programs[0])
     files = sorted({p.path.rsplit("/", 1)[-1] for p in programs if p.path})
     return f"{len(programs)} programs" + (f" of {', '.join(files)}" if files else "")
-
-
-def program_name(program: ProgramCoverage) -> str:
-    """``flows.o: count``, as far as either is known."""
-    file = program.path if program.path.startswith("filter ") else program.path.rsplit("/", 1)[-1]
-    return ": ".join(part for part in (file, program.name) if part) or program.digest
 
 
 def _header(programs: Sequence[ProgramCoverage], title: str) -> Markup:
@@ -89,7 +84,7 @@ def _overview(programs: Sequence[ProgramCoverage]) -> Markup:
     if len(programs) < 2:
         return Markup("") if programs else element("p", "No program was counted.")
     rows = [
-        (element("a", program_name(p), href=f"#p{i}"), f"{p.runs:,}", *map(_share_words, _shares_of(p)))
+        (element("a", program_label(p), href=f"#p{i}"), f"{p.runs:,}", *map(_share_words, _shares_of(p)))
         for i, p in enumerate(programs)
     ]
     head = ("program", "runs", "instructions", "jumps both ways", "source lines")
@@ -109,7 +104,7 @@ def _share_words(share: Share) -> str:
 
 
 def _program(number: int, program: ProgramCoverage) -> Markup:
-    title = element("h2", program_name(program), id=f"p{number}-title")
+    title = element("h2", program_label(program), id=f"p{number}-title")
     parts: list[Child] = [title, element("p", _words(program), class_="soft")]
     if len(program.functions) > 1:
         parts.append(_functions(number, program))
@@ -195,9 +190,9 @@ def _listing(number: int, program: ProgramCoverage) -> Markup:
     most = max(program.hits.values(), default=0)
     heads = [element("th", text, scope="col", class_=kind) for text, kind in _HEADS["pc", "instruction"]]
     body = list(_rows(number, program, most))
-    caption = element("caption", f"Instructions of {program_name(program)}")
+    caption = element("caption", f"Instructions of {program_label(program)}")
     listing = element("table", caption, element("thead", element("tr", heads)), element("tbody", body))
-    return scroll(f"Instructions of {program_name(program)}", listing, kind="listing full")
+    return scroll(f"Instructions of {program_label(program)}", listing, kind="listing full")
 
 
 def _rows(number: int, program: ProgramCoverage, most: int) -> Iterator[Markup]:

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,14 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "scenarios").glob("*.md")])
 NEEDED = ("README.md", "docs", "pcaps", "scenarios", "scripts", "tests/data/objects", "tests/support", "pyproject.toml", "netbpf")
 TIMEOUT_S = 120
+IS_INSTALLED = any(e.value == "netbpf.pytest_plugin" for e in entry_points(group="pytest11"))
 DEVICES = "ip link add eth0 type veth peer name far0 && for d in lo eth0 far0; do ip link set $d up; done || exit 99"
 
 # names that documents give to files of the reader's own, and what stands for them
 STAND_INS = {
     "trace.pcap": "pcaps/session.pcap",
     "capture.pcap": "pcaps/session.pcap",
+    "large.pcap": "pcaps/session.pcap",
     "p.s": "scenarios/counting.s",
     "flows.o": "tests/data/objects/flow_tail_calls.o",
 }
@@ -68,7 +71,8 @@ def reason_not_to_run(command: Command) -> str:
 def shims(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the programs that documents call, of this interpreter."""
     folder = tmp_path_factory.mktemp("bin")
-    for name, module in (("netbpf", "-m netbpf"), ("pytest", "-m pytest -p no:cacheprovider"), ("python", ""), ("python3", "")):
+    pytest_words = f"-m pytest -p no:cacheprovider {'' if IS_INSTALLED else '-p netbpf.pytest_plugin'}"
+    for name, module in (("netbpf", "-m netbpf"), ("pytest", pytest_words), ("python", ""), ("python3", "")):
         (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
         (folder / name).chmod(0o755)
     return folder

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-PROGRAMS = re.compile(r"(netbpf|pytest|python|scripts/\S+|docs/examples/\S+|git|pip) ")
+PROGRAMS = re.compile(r"(netbpf(?= [a-z])|pytest|python|scripts/\S+|docs/examples/\S+|git|pip) ")
 FILE = re.compile(r".*`([\w./-]+)`:$")
 FENCE = re.compile(r"\s*```(\w*)\s*$")
 EXIT = re.compile(r"#.*\bexit (\d+)")
