@@ -113,17 +113,16 @@ def test_update_needs_one_process_and_one_backend(pytester: pytest.Pytester) -> 
 
 
 def test_with_xdist(pytester: pytest.Pytester) -> None:
-    for i in range(4):
+    for i in range(2):
         story(pytester, STORY if i else STORY.replace("443", "444"), f"web{i}")
     found = pytester.runpytest_subprocess(*LOADED, "-p", "no:cacheprovider", "-n", "2", timeout=120)
-    found.assert_outcomes(passed=7, failed=1)
+    found.assert_outcomes(passed=3, failed=1)
     found.stdout.fnmatch_lines(["*web0.scenario.toml:*: packet 1: verdict"])
 
 
 def test_keywords_and_single_items(pytester: pytest.Pytester) -> None:
     story(pytester)
-    run(pytester, "-k", "https").assert_outcomes(passed=1, deselected=1)
-    run(pytester, "web.scenario.toml::http-sim-interp").assert_outcomes(passed=1)
+    run(pytester, "-k", "http-", "web.scenario.toml::http-sim-interp").assert_outcomes(passed=1)
 
 
 def test_fixtures(pytester: pytest.Pytester) -> None:
