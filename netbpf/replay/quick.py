@@ -43,6 +43,9 @@ ROOMS = ("abi", "engine", "isa", "packet", "replay", "sources", "verifier")
 TOLD = frozenset({"command", "captures", "prog", "filter", "view", "optimize", "quiet", "dump", "interval", "seed"})
 """Options that may be anything: an interval has no line where no map counts, and no map is dumped."""
 
+USUAL = frozenset({("backend", "sim"), ("jobs", 1)})
+"""What options say that were not given, where that is something."""
+
 # words of tcpdump's expressions that mean the same whenever they are compiled: names of hosts, networks and services do not
 WORDS = frozenset(
     "ip ip6 arp rarp icmp icmp6 igmp tcp udp sctp ether vlan mpls proto host net port portrange src dst and or not less greater "
@@ -112,7 +115,7 @@ def leave(args: argparse.Namespace, loaded: Any) -> None:
     words = argv[2:]
     plain = len(argv) > 2 and argv[0] == "replay" and args.captures == [argv[1]] and argv[1] != "-"
     others = {name: value for name, value in vars(args).items() if name not in TOLD}
-    if not plain or any(value and (name, value) != ("backend", "sim") for name, value in others.items()):
+    if not plain or any(value and (name, value) not in USUAL for name, value in others.items()):
         return
     if not _is_steady(args.filter or []):
         return
