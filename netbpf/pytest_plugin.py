@@ -39,12 +39,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _import_as_usual(config)
     if not config.getoption("netbpf_update"):
         return
     if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
         raise pytest.UsageError("--netbpf-update writes files: run it without -n")
     if config.getoption("netbpf_backend") == "both":
         raise pytest.UsageError("--netbpf-update rewrites what one backend says: --netbpf-backend sim or kernel")
+
+
+def _import_as_usual(config: pytest.Config) -> None:
+    """pytest compiles every module of a package that has a plugin anew, for its asserts: two seconds of a first run, for nothing
+    here. It has no word to decline that; without the attributes it only costs time."""
+    hook = getattr(config.pluginmanager, "rewrite_hook", None)
+    getattr(hook, "_must_rewrite", set()).discard("netbpf")
+    getattr(hook, "_marked_for_rewrite_cache", {}).clear()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
