@@ -223,11 +223,10 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
 
 @pytest.mark.parametrize(("words", "limit_s"), [(["-c", "import netbpf"], 0.06), (["-m", "netbpf", "--version"], 0.12)])
 def test_start_up_is_quick(words: list[str], limit_s: float) -> None:
-    """CPU time, the best of several: other work on the machine only adds to it. Without ``site``, that is without the import hook
-    of an editable install, which a user does not have and which costs more than netbpf."""
+    """CPU time, the best of several: other work on the machine only adds to it, so a slow try is tried again."""
     found: list[float] = []
     while len(found) < 40 and min(found, default=1.0) >= limit_s:
-        found.append(_cpu_seconds(["-S", *words]))
+        found.append(_cpu_seconds(words))
     assert min(found) < limit_s
 
 
