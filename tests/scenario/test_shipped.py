@@ -16,7 +16,7 @@ FILES = sorted((Path(__file__).parents[2] / "scenarios").glob("*.scenario.toml")
 NOT_ON_A_KERNEL = {
     "set_fields": "the kernel lets nobody set mark, queue_mapping, pkt_type of a packet that comes in",
     "vlan": "the view of a file is libpcap's, not a socket's",
-    "trace": "no tracefs",  # where it is not mounted
+    "trace": "trace output cannot be read here",  # in a kernel without tracefs
 }
 
 

@@ -12,10 +12,11 @@ from typing import Final
 
 from netbpf.errors import BpfError
 
+_EVERYWHERE: Final = {"fsopen": 430, "fsconfig": 431, "fsmount": 432}  # calls since 5.1 have one number on every machine
 _NUMBERS: Final = {
-    "x86_64": {"bpf": 321, "capget": 125, "capset": 126, "perf_event_open": 298},
-    "aarch64": {"bpf": 280, "capget": 90, "capset": 91, "perf_event_open": 241},
-    "riscv64": {"bpf": 280, "capget": 90, "capset": 91, "perf_event_open": 241},
+    "x86_64": {"bpf": 321, "capget": 125, "capset": 126, "perf_event_open": 298, **_EVERYWHERE},
+    "aarch64": {"bpf": 280, "capget": 90, "capset": 91, "perf_event_open": 241, **_EVERYWHERE},
+    "riscv64": {"bpf": 280, "capget": 90, "capset": 91, "perf_event_open": 241, **_EVERYWHERE},
 }
 NUMBERS: Final = _NUMBERS.get(os.uname().machine, {})
 

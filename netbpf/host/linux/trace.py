@@ -1,10 +1,12 @@
 """What bpf_trace_printk writes, read from the running kernel: a trace instance of one's own, with that one event enabled.
 
-Others' trace output is neither disturbed nor taken. The instance is gone when it is left.
+Others' trace output is neither disturbed nor taken. The instance is gone when it is left. Where tracefs is not mounted, a mount
+that has no place in any namespace is made for as long as the instance lives: nobody else sees it, and it needs no undoing.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
@@ -13,8 +15,12 @@ from pathlib import Path
 from typing import Final
 
 from netbpf.errors import BpfError
+from netbpf.host.linux.syscalls import syscall
 
 MOUNTS: Final = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+_FSOPEN_CLOEXEC: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
+_FSMOUNT_CLOEXEC: Final = 1
 _LINE = re.compile(rb"^\s*(?P<task>.*?)-(?P<pid>\d+)\s+\[\d+\].*?bpf_trace_printk: (?P<text>.*)\Z")
 
 
@@ -23,8 +29,8 @@ class TraceInstance:
 
     def __init__(self) -> None:
         root = next((m for m in MOUNTS if os.path.isdir(f"{m}/instances")), None)
-        if root is None:
-            raise BpfError(errno.ENOENT, f"ENOENT: no tracefs: mount -t tracefs nodev {MOUNTS[0]}")
+        self._mount = _detached_tracefs() if root is None else -1
+        root = root or f"/proc/self/fd/{self._mount}"
         self._folder = Path(root, "instances", f"netbpf-{os.getpid()}-{threading.get_native_id()}")
         try:
             self._folder.mkdir()
@@ -58,5 +64,24 @@ class TraceInstance:
         self._remove()
 
     def _remove(self) -> None:
-        if self._folder.is_dir():
-            self._folder.rmdir()
+        try:
+            if self._folder.is_dir():
+                self._folder.rmdir()
+        finally:
+            if self._mount >= 0:
+                os.close(self._mount)
+
+
+def _detached_tracefs() -> int:
+    """A descriptor of a tracefs that is mounted nowhere; its files are below /proc/self/fd. Raises BpfError."""
+    try:
+        context = syscall("fsopen", b"tracefs", ctypes.c_uint(_FSOPEN_CLOEXEC))
+    except BpfError as e:
+        raise BpfError(e.errno or errno.ENODEV, f"no tracefs is mounted, nor can one be: {e}") from None
+    try:
+        syscall("fsconfig", ctypes.c_int(context), ctypes.c_uint(_FSCONFIG_CMD_CREATE), None, None, ctypes.c_int(0))
+        return syscall("fsmount", ctypes.c_int(context), ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(0))
+    except BpfError as e:
+        raise BpfError(e.errno or errno.EPERM, f"no tracefs is mounted, nor can one be: {e}") from None
+    finally:
+        os.close(context)
