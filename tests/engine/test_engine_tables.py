@@ -69,6 +69,13 @@ def test_immediates_that_name_nothing_here_are_refused(src: int) -> None:
         InterpEngine().load(VerifiedProgram.unproved((I(0x18, 1, src), I(0), I(0x95))), SteppedEnv())
 
 
+@pytest.mark.parametrize("number", [0, 1, -1])
+def test_a_map_that_is_not_declared_is_refused_by_number(number: int) -> None:
+    insns = (I(0x18, 1, op.BPF_PSEUDO_MAP_IDX, 0, number), I(0), I(0x95))
+    with pytest.raises(UnsupportedProgram, match=f"names map {number}, and 0 are declared"):
+        InterpEngine().load(VerifiedProgram.unproved(insns), SteppedEnv())
+
+
 def isa_codes() -> set[int]:
     """Every opcode byte of RFC 9669, the legacy packet loads, callx and may_goto."""
     alu = {op.BPF_ADD, op.BPF_SUB, op.BPF_MUL, op.BPF_DIV, op.BPF_OR, op.BPF_AND, op.BPF_LSH, op.BPF_RSH, op.BPF_MOD}

@@ -18,6 +18,7 @@ from netbpf.isa.opcodes import BPF_REG_0
 
 if TYPE_CHECKING:
     from netbpf.engine.interp.helpers import Body
+    from netbpf.maps.base import Map
 
 TAIL_CALL: Final = 12  # bpf_tail_call
 
@@ -127,14 +128,22 @@ def _imm64_value(site: Site) -> int:
         case 0:
             return site.imm64
         case op.BPF_PSEUDO_MAP_IDX:
-            return machine.handle(site.program.maps[insn.imm]).address
+            return machine.handle(_map_of(site)).address
         case op.BPF_PSEUDO_MAP_IDX_VALUE:
-            window = machine.handle(site.program.maps[insn.imm]).window
+            window = machine.handle(_map_of(site)).window
             first = window.map.lookup(bytes(window.key_size))
             return u64(machine.memory.value(window, first) + u32(site.imm64 >> 32))
         case op.BPF_PSEUDO_FUNC:
             return CODE_ADDRESS + site.target(insn.imm)
     raise UnsupportedProgram(f"pseudo source {insn.src} of LD_IMM64 has no meaning in this engine")
+
+
+def _map_of(site: Site) -> Map:
+    """The declared map an instruction names by number; a program that no verifier saw may name one that is not there."""
+    number, maps = site.insn.imm, site.program.maps
+    if not 0 <= number < len(maps):
+        raise UnsupportedProgram(f"LD_IMM64 names map {number}, and {len(maps)} are declared")
+    return maps[number]
 
 
 MAKERS: Final[dict[int, Maker]] = {
