@@ -82,6 +82,7 @@ LINKTYPE_LINUX_SLL: Final = 113
 LINKTYPE_IPV4: Final = 228
 LINKTYPE_IPV6: Final = 229
 LINKTYPE_LINUX_SLL2: Final = 276
+LINKTYPE_USER0: Final = 147  # bytes that only their owner knows
 
 LINKTYPE_NAMES: Final[dict[int, str]] = {
     0: "NULL",

@@ -115,8 +115,8 @@ class SimBench:
     def is_plain(self, record: Record, step: Step) -> bool:
         if self.case.socket.view == FILE_VIEW or step.fields:
             return False
-        if self.case.socket.is_inet:
-            return _check_arrives(record)
+        if not self.case.socket.is_packet:
+            return _check_arrives(record, self.case.socket)
         return record.linktype == LINKTYPE_ETHERNET and record.wirelen == len(record.data) and record.direction != OUTBOUND
 
     def wait_for(self, ready: Callable[[], int]) -> int:
@@ -137,6 +137,8 @@ class SimBench:
 
     def sk_buff(self, record: Record, step: Step) -> SkBuff:
         kind = self.case.socket
+        if kind.kind == "unix":
+            return SkBuff(record.data, len(record.data), network_header=0, mac_header=-1, wire_len=len(record.data))
         view = VIEWS[FILE_VIEW] if kind.view == FILE_VIEW else "packet_raw" if kind.is_inet else kind.kind
         device = Device(mac=self.lab.device.mac, ifindex=self.lab.device.ifindex)
         skb = receive(record, device, view)
@@ -208,7 +210,7 @@ class KernelBench:
             yield lambda sock: instance.read()
 
     def is_plain(self, record: Record, step: Step) -> bool:
-        return _check_arrives(record)
+        return _check_arrives(record, self.case.socket)
 
     def run_alone(self, sock: Any, record: Record, step: Step) -> Verdict:
         raise AssertionError("is_plain has skipped it")
@@ -238,9 +240,9 @@ class KernelBench:
         self.lab.__exit__()
 
 
-def _check_arrives(record: Record) -> bool:
-    """Raises Skipped for a packet that no device could bring."""
-    if record.linktype != LINKTYPE_ETHERNET:
+def _check_arrives(record: Record, kind: SocketKind) -> bool:
+    """Raises Skipped for a packet that no device, or no sender, could bring."""
+    if kind.kind != "unix" and record.linktype != LINKTYPE_ETHERNET:
         raise Skipped(f"a packet of link type {record.linktype} cannot come in by an Ethernet device")
     if record.wirelen != len(record.data):
         raise Skipped("a packet that a capture cut has bytes that nobody knows")
@@ -250,7 +252,7 @@ def _check_arrives(record: Record) -> bool:
 
 
 def _move_to_data(skb: SkBuff, kind: SocketKind) -> None:
-    """Where skb->data is at a UDP or raw socket: behind the IP header, but for a raw socket over IPv4."""
+    """Where skb->data is at a UDP, TCP or raw socket: behind the IP header, but for a raw socket over IPv4."""
     at = skb.network_header
     header = 4 * (skb.head[at] & 15) if kind.family == so.AF_INET and len(skb.head) > at else IP6_HEADER
     skb.transport_header = at + header

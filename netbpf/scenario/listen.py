@@ -1,7 +1,9 @@
-"""The socket under test, and how it is known what it got of a packet: a packet socket, a UDP socket or a raw IP socket.
+"""The socket under test, how a packet gets to it, and how it is known what it got: a packet, UDP, raw IP or AF_UNIX socket (a TCP
+connection: ``connection``).
 
 A packet or raw socket has a witness: a second one of its kind without a program, opened before it and so served after it. A UDP
-socket has none (a datagram has one receiver): what its program drops is counted in SO_MEMINFO.
+socket has none (a datagram has one receiver): what its program drops is counted in SO_MEMINFO. An AF_UNIX socket sees all that
+is sent to it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,12 @@ class Listener(Protocol):
 
     sock: Any
 
+    def as_sent(self, record: Record) -> Record:
+        """The packet as it goes on its way now."""
+
+    def put(self, record: Record) -> bool:
+        """Send what ``as_sent`` gave on its way; False where the device or the kernel refuses it at once."""
+
     def verdict(self, record: Record, wait: Callable[[Callable[[], int]], int]) -> Verdict:
         """What became of a packet that was just delivered; ``wait`` asks again for a while, on a host where that helps."""
 
@@ -44,13 +52,33 @@ def listen(lab: Lab, kind: SocketKind) -> Listener:
         return UdpListener(lab, kind)
     if kind.kind == "raw":
         return RawListener(lab, kind)
+    if kind.kind == "unix":
+        return UnixListener(lab)
+    if kind.kind == "tcp":
+        from netbpf.scenario.connection import Connection
+
+        return Connection(lab, kind)
     return PacketListener(lab, kind)
 
 
-class PacketListener:
+class _OnDevice:
+    """Packets come in by the lab's device, as they are."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def as_sent(self, record: Record) -> Record:
+        return record
+
+    def put(self, record: Record) -> bool:
+        return self.lab.device.deliver(record.data)
+
+
+class PacketListener(_OnDevice):
     """AF_PACKET."""
 
     def __init__(self, lab: Lab, kind: SocketKind) -> None:
+        super().__init__(lab)
         sock_type = so.SOCK_DGRAM if kind.kind == "packet_dgram" else so.SOCK_RAW
         self.witness = open_packet_socket(lab)
         self.sock = open_packet_socket(lab, sock_type=sock_type, protocol=kind.protocol)
@@ -72,22 +100,20 @@ def _original_length(received: Received) -> int:
     return int(AUXDATA.unpack(received.auxdata)[1]) if len(received.auxdata) == AUXDATA.size else received.length
 
 
-class UdpListener:
+class UdpListener(_OnDevice):
     """A UDP socket: the program sees the UDP header and what is behind it, and keeps the header in any case."""
 
     def __init__(self, lab: Lab, kind: SocketKind) -> None:
+        super().__init__(lab)
         lab.add_address(f"{kind.address}/{PREFIX[kind.family]}")
         self.sock = lab.process.socket(kind.family, so.SOCK_DGRAM, 0)
         self.sock.setblocking(False)
         self.sock.bind((kind.address, kind.port))
-        self._drops = self._dropped()
-
-    def _dropped(self) -> int:
-        return int(MEMINFO.unpack(self.sock.getsockopt(so.SOL_SOCKET, so.SO_MEMINFO, MEMINFO.size))[DROPS])
+        self._drops = dropped(self.sock)
 
     def verdict(self, record: Record, wait: Callable[[Callable[[], int]], int]) -> Verdict:
-        got = _receive(self.sock)
-        before, self._drops = self._drops, self._dropped()
+        got = receive(self.sock)
+        before, self._drops = self._drops, dropped(self.sock)
         if got is None:
             return Verdict(self._drops > before, len(record.data), 0)
         kept = len(got) + UDP_HEADER
@@ -97,10 +123,11 @@ class UdpListener:
         self.sock.close()
 
 
-class RawListener:
+class RawListener(_OnDevice):
     """A raw socket of one protocol: over IPv4 the program sees the IP header first, over IPv6 what is behind it."""
 
     def __init__(self, lab: Lab, kind: SocketKind) -> None:
+        super().__init__(lab)
         lab.add_address(f"{kind.address}/{PREFIX[kind.family]}")
         self.family = kind.family
         self.sock, self.witness = (lab.process.socket(kind.family, so.SOCK_RAW, kind.ip_protocol) for _ in range(2))
@@ -108,7 +135,7 @@ class RawListener:
             made.setblocking(False)
 
     def verdict(self, record: Record, wait: Callable[[Callable[[], int]], int]) -> Verdict:
-        seen, got = _receive(self.witness), _receive(self.sock)
+        seen, got = receive(self.witness), receive(self.sock)
         return Verdict(seen is not None, len(seen or b""), len(got or b""))
 
     def close(self) -> None:
@@ -116,7 +143,34 @@ class RawListener:
         self.witness.close()
 
 
-def _receive(sock: Any) -> bytes | None:
+class UnixListener:
+    """One end of an AF_UNIX pair: a packet is the bytes that the other end sends as one datagram."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.far, self.sock = lab.process.socketpair(so.AF_UNIX, so.SOCK_DGRAM)
+        self.sock.setblocking(False)
+
+    def as_sent(self, record: Record) -> Record:
+        return record
+
+    def put(self, record: Record) -> bool:
+        self.far.send(record.data)
+        return True
+
+    def verdict(self, record: Record, wait: Callable[[Callable[[], int]], int]) -> Verdict:
+        return Verdict(True, len(record.data), len(receive(self.sock) or b""))
+
+    def close(self) -> None:
+        self.sock.close()
+        self.far.close()
+
+
+def dropped(sock: Any) -> int:
+    """Packets for a socket that it did not get, as SO_MEMINFO counts them."""
+    return int(MEMINFO.unpack(sock.getsockopt(so.SOL_SOCKET, so.SO_MEMINFO, MEMINFO.size))[DROPS])
+
+
+def receive(sock: Any) -> bytes | None:
     """The packet that waits in a socket; None where there is none."""
     try:
         return bytes(sock.recv(RECEIVE_BYTES))

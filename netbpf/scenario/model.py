@@ -26,9 +26,10 @@ class ProgramText:
 
 @dataclass(frozen=True, slots=True)
 class SocketKind:
-    """Where the program looks: ``kind`` packet_raw, packet_dgram, udp or raw; ``view`` "socket", or "file" as libpcap sees a
-    capture. ``protocol`` is the ETH_P_ number a packet socket listens to; ``address`` and ``port`` are a UDP socket's,
-    ``ip_protocol`` a raw socket's, whose host has ``address``, too."""
+    """Where the program looks: ``kind`` packet_raw, packet_dgram, udp, tcp, raw or unix; ``view`` "socket", or "file" as libpcap
+    sees a capture. ``protocol`` is the ETH_P_ number a packet socket listens to; ``address`` and ``port`` are a UDP or TCP
+    socket's, ``ip_protocol`` a raw socket's, whose host has ``address``, too. A TCP socket is connected to ``peer_port`` of the
+    host ``peer``."""
 
     kind: str = "packet_raw"
     view: str = "socket"
@@ -37,11 +38,18 @@ class SocketKind:
     port: int = 0
     ip_protocol: int = 0
     node: Node | None = None
+    peer: str = "10.0.0.2"
+    peer_port: int = 20
 
     @property
     def is_inet(self) -> bool:
         """Whether packets get to it through IP."""
-        return self.kind in ("udp", "raw")
+        return self.kind in ("udp", "tcp", "raw")
+
+    @property
+    def is_packet(self) -> bool:
+        """Whether it is an AF_PACKET socket."""
+        return self.kind in ("packet_raw", "packet_dgram")
 
     @property
     def family(self) -> int:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from netbpf.abi.net import LINKTYPE_ETHERNET
+from netbpf.abi.net import LINKTYPE_ETHERNET, LINKTYPE_USER0
 from netbpf.packet.record import Record
 from netbpf.scenario.model import Case, PacketSource, Step
 
@@ -25,19 +25,19 @@ def records_of(case: Case, step: Step) -> Iterator[Record]:
             source.node.fail("no packet of this capture is chosen")
         records: tuple[Record, ...] = chosen
     else:
-        data, linktype = _built(source)
+        data, linktype = _built(source, bare=case.socket.kind == "unix")
         records = (Record(1, 0, max(step.wirelen, len(data)), data, linktype),)
     for _ in range(step.repeat):
         yield from records
 
 
-def _built(source: PacketSource) -> tuple[bytes, int]:
+def _built(source: PacketSource, *, bare: bool) -> tuple[bytes, int]:
     if source.form == "hex":
-        return bytes.fromhex(source.text), LINKTYPE_ETHERNET
+        return bytes.fromhex(source.text), LINKTYPE_USER0 if bare else LINKTYPE_ETHERNET
     from netbpf.scenario.scapy_expr import ExpressionError, build
 
     try:
-        packet = build(source.text)
+        packet = build(source.text, bare=bare)
     except ExpressionError as e:
         node = source.node
         quoted = node.text.text[node.start : node.end]

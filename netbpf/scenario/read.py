@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno as errno_numbers
 import ipaddress
 import os
+from dataclasses import replace
 from typing import Final
 
 from netbpf.abi.net import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
+from netbpf.abi.sockopt import AF_INET
 from netbpf.errors import ENOTSUPP, SourceError
 from netbpf.program import FILE_VIEW, SOCKET_VIEW, VIEWS
 from netbpf.scenario.fields import read_field
@@ -43,7 +45,9 @@ MAX_CPUS: Final = 64
 MAX_REPEAT: Final = 1_000_000
 PROGRAM_FORMS: Final = ("file", "asm", "classic", "expr")
 PACKET_FORMS: Final = ("hex", "scapy", "capture")
-KINDS: Final = ("packet_raw", "packet_dgram", "udp", "raw")
+KINDS: Final = ("packet_raw", "packet_dgram", "udp", "tcp", "raw", "unix")
+WITH_PORT: Final = ("udp", "tcp")
+SCAPY_PORT: Final = 20  # what TCP() of scapy comes from
 PROTOCOLS: Final = {"all": ETH_P_ALL, "ip": ETH_P_IP, "ipv6": ETH_P_IPV6, "arp": ETH_P_ARP}
 VERDICTS: Final = ("accept", "drop", "unseen")
 COUNTED: Final = ("accept", "drop", "trim", "unseen")
@@ -114,7 +118,9 @@ def _check_whole(case: Case) -> None:
         reject.node.fail_key("a program that is refused sees no packet: this scenario has some")
     last = 0
     for step in case.steps:
-        if step.fields and case.socket.is_inet:
+        if case.socket.kind == "unix" and step.source is not None and step.source.form == "capture":
+            step.source.node.fail_key("no capture holds what an AF_UNIX socket was sent: give the bytes as hex or scapy")
+        if step.fields and not case.socket.is_packet:
             step.node.table["skb"].fail_key("fields can be set at packet sockets only")
         if step.at_ns is not None and step.at_ns < last:
             step.node.table["at"].fail("the clock does not go back: this is before the packet above")
@@ -159,18 +165,31 @@ def _socket(node: Node | None) -> SocketKind:
     view = t.choice("view", tuple(VIEWS), SOCKET_VIEW)
     protocol, address = t.take("protocol"), t.take("address")
     port, ip_protocol = t.integer("port", 0, 1, 0xFFFF), t.integer("ip_protocol", 0, 1, 254)
+    peer, peer_port = t.take("peer"), t.integer("peer_port", 0, 1, 0xFFFF)
     t.close()
     number = ETH_P_ALL if protocol is None else _protocol(protocol)
     if view == FILE_VIEW and (kind != "packet_raw" or number != ETH_P_ALL):
         node.fail("the view of a file has no socket: no kind and no protocol")
     made = SocketKind(kind, view, number, "10.0.0.1" if address is None else _address(address), port, ip_protocol, node)
-    if protocol is not None and made.is_inet:
+    if protocol is not None and not made.is_packet:
         protocol.fail_key("protocol is a packet socket's: a raw socket has an ip_protocol")
     if address is not None and not made.is_inet:
-        address.fail_key("address is of UDP and raw sockets")
-    if bool(port) != (kind == "udp") or bool(ip_protocol) != (kind == "raw"):
-        node.fail("a UDP socket has a port, a raw socket an ip_protocol, other kinds have neither")
-    return made
+        address.fail_key("address is of UDP, TCP and raw sockets")
+    if bool(port) != (kind in WITH_PORT) or bool(ip_protocol) != (kind == "raw"):
+        node.fail("a UDP or TCP socket has a port, a raw socket an ip_protocol, other kinds have neither")
+    if kind != "tcp" and (peer is not None or peer_port):
+        node.fail("peer and peer_port are of TCP sockets")
+    return replace(made, peer=_peer(peer, made), peer_port=peer_port or SCAPY_PORT) if kind == "tcp" else made
+
+
+def _peer(node: Node | None, socket: SocketKind) -> str:
+    """The address of the other end; what scapy packets come from where nothing is said."""
+    if node is None:
+        return "10.0.0.2" if socket.family == AF_INET else "fd00::2"
+    peer = _address(node)
+    if (":" in peer) != (socket.family != AF_INET):
+        node.fail("both ends of a connection have IPv4 addresses, or both IPv6")
+    return peer
 
 
 def _address(node: Node) -> str:

@@ -209,6 +209,7 @@ class _Run:
         self.last_ts_ns = record.ts_ns
 
     def _deliver(self, index: int, number: int, step: Step, record: Record) -> Verdict:
+        record = self.listener.as_sent(record)
         if self.watch is not None:
             self.watch(At(index, number), self.bench.loaded(self.sock), self.bench.sk_buff(record, step))
         if self.bench.is_plain(record, step):
@@ -216,8 +217,8 @@ class _Run:
         return self.bench.run_alone(self.sock, record, step)
 
     def _through_device(self, record: Record) -> Verdict:
-        """In by the device, out of the socket."""
-        accepted = self.bench.lab.device.deliver(record.data)
+        """In by the device, or by the other end, and out of the socket."""
+        accepted = self.listener.put(record)
         return self.listener.verdict(record, self.bench.wait_for if accepted else _ask_once)
 
     # --- events -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from netbpf.abi.net import LINKTYPE_ETHERNET, LINKTYPE_LINUX_SLL, LINKTYPE_LINUX_SLL2, LINKTYPE_NULL, LINKTYPE_RAW
+from netbpf.abi.net import (
+    LINKTYPE_ETHERNET,
+    LINKTYPE_LINUX_SLL,
+    LINKTYPE_LINUX_SLL2,
+    LINKTYPE_NULL,
+    LINKTYPE_RAW,
+    LINKTYPE_USER0,
+)
 from netbpf.errors import UsageError
 from netbpf.sources.lexer import did_you_mean
 
@@ -66,8 +73,10 @@ class BuiltPacket(NamedTuple):
 
 
 @cache
-def build(text: str) -> BuiltPacket:
-    """The packet of an expression. Raises ExpressionError, or UsageError where scapy is not installed."""
+def build(text: str, *, bare: bool = False) -> BuiltPacket:
+    """The packet of an expression. ``bare``: bytes that need no link header, of link type USER0 then.
+
+    Raises ExpressionError, or UsageError where scapy is not installed."""
     if len(text) > MAX_TEXT:
         raise ExpressionError(f"{len(text)} characters: at most {MAX_TEXT}")
     try:
@@ -80,16 +89,16 @@ def build(text: str) -> BuiltPacket:
     packet = _Reader(text).value(tree.body)
     if not _is_packet(packet):
         raise ExpressionError("this is no packet: begin with a layer, as Ether()/IP()")
-    return _bytes_of(packet)
+    return _bytes_of(packet, bare)
 
 
-def _bytes_of(packet: Any) -> BuiltPacket:
+def _bytes_of(packet: Any, bare: bool) -> BuiltPacket:
     layer = packet
     while _is_packet(layer) and type(layer).__name__ != "NoPayload":
         _settle(layer)
         layer = layer.payload
     first = type(packet).__name__
-    if first not in LINKTYPES:
+    if first not in LINKTYPES and not bare:
         raise ExpressionError(f"a packet begins with its link header, as Ether(), or is bare IP: not with {first}")
     try:
         data = bytes(packet)
@@ -98,7 +107,7 @@ def _bytes_of(packet: Any) -> BuiltPacket:
         raise ExpressionError(f"scapy cannot build this packet: {type(e).__name__}: {e}") from None
     if len(data) > MAX_BYTES:
         raise ExpressionError(f"{len(data)} bytes: at most {MAX_BYTES}")
-    return BuiltPacket(data, LINKTYPES[first], summary)
+    return BuiltPacket(data, LINKTYPE_USER0 if bare else LINKTYPES[first], summary)
 
 
 def _is_packet(value: Any) -> bool:
