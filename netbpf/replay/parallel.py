@@ -20,8 +20,9 @@ from typing import Any, Final, cast
 
 from netbpf.engine.base import Totals
 from netbpf.engine.commute import Commutes, commutes
-from netbpf.engine.llvm.engine import NEVER_NS, NO_LIMIT, NativeLoaded
 from netbpf.engine.llvm.merge import Merger
+from netbpf.engine.llvm.program import NEVER_NS
+from netbpf.engine.llvm.windows import NO_LIMIT, NativeLoaded
 from netbpf.env import SteppedEnv
 from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch

@@ -11,7 +11,7 @@ import pytest
 from support.engines import CHECKED, INTERP, NATIVE
 from support.programs_of import loaded_program
 
-import netbpf.engine.llvm.engine as engine_module
+import netbpf.engine.llvm.windows as windows_module
 from netbpf.engine.base import Totals, Verdicts
 from netbpf.env import SteppedEnv
 from netbpf.errors import CaptureError
@@ -129,7 +129,7 @@ def replayed(engine: Any, capture: bytes, suffix: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("kind", ["pcap", "pcapng", "damaged pcap", "damaged pcapng"])
 def test_random_captures(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "OUTPUT_BYTES", 262144 + 1000)  # it fills
+    monkeypatch.setattr(windows_module, "OUTPUT_BYTES", 262144 + 1000)  # it fills
     monkeypatch.setattr(stream, "PIECE_BYTES", 2000)
     rng = random.Random(kind)
     for n in range(8):
@@ -141,7 +141,7 @@ def test_random_captures(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_columns_of_a_walk_are_those_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module._Columns, "rows", 10)
+    monkeypatch.setattr(windows_module._Columns, "rows", 10)
     rng = random.Random(5)
     out = io.BytesIO()
     with PcapWriter(out) as writer:

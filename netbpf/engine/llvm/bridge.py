@@ -24,7 +24,7 @@ from netbpf.maps.base import Map
 from netbpf.packet.skbuff import SkBuff
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.engine import NativeLoaded
+    from netbpf.engine.llvm.program import NativeProgram
 
 _CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
 _TAIL_CALL: Final = FUNC_IDS["tail_call"]
@@ -131,7 +131,7 @@ class CheckedMemory(NativeMemory):
 class NativeMachine:
     """What a helper body sees of a native run."""
 
-    def __init__(self, owner: NativeLoaded, trace: TraceBuffer) -> None:
+    def __init__(self, owner: NativeProgram, trace: TraceBuffer) -> None:
         self._owner = owner
         self.env, self.trace = owner.env, trace
         regions = owner.regions
@@ -173,7 +173,7 @@ class NativeMachine:
 class Bridge:
     """The function that native code calls. ``address`` is its; it lives as long as this object."""
 
-    def __init__(self, owner: NativeLoaded, trace: TraceBuffer) -> None:
+    def __init__(self, owner: NativeProgram, trace: TraceBuffer) -> None:
         self._owner = owner
         self.machine: Any = NativeMachine(owner, trace)
         self._failure: BaseException | None = None

@@ -17,12 +17,12 @@ from netbpf.engine.llvm.checks import (
 from netbpf.errors import EngineFault, InternalError
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.engine import NativeLoaded
+    from netbpf.engine.llvm.program import NativeProgram
 
 ACCESS_NAMES: Final = ("read", "write", "atomic access")
 
 
-def native_fault(loaded: NativeLoaded, args: Mapping[str, int]) -> EngineFault:
+def native_fault(loaded: NativeProgram, args: Mapping[str, int]) -> EngineFault:
     """The fault that ``args`` (the fault_* fields of Args) tell of."""
     kind, pc, address = args["fault_kind"], args["fault_pc"], args["fault_address"]
     if kind == FAULT_ACCESS:
