@@ -148,6 +148,18 @@ class BpfCalls(ABC):
                 if e.errno != errno.ENOENT:
                     raise
 
+    def map_has_value(self, fd: int, value: bytes) -> bool:
+        """BPF_MAP_LOOKUP_ELEM on a bloom filter: whether a value may have been put in."""
+        buffers = self.new_buffers()
+        row = abi.MapElemAttr(fd, 0, buffers.put(value))
+        try:
+            self.call(Cmd.BPF_MAP_LOOKUP_ELEM, abi.MAP_ELEM.pack(row), buffers)
+        except BpfError as e:
+            if e.errno != errno.ENOENT:
+                raise
+            return False
+        return True
+
     def map_freeze(self, fd: int) -> None:
         """No more writes from user space."""
         self.call(Cmd.BPF_MAP_FREEZE, abi.MAP_ELEM.pack(abi.MapElemAttr(fd)), self.new_buffers())

@@ -11,9 +11,10 @@ from typing import Any, Final
 from netbpf.errors import errno_name
 from netbpf.ints import round_up
 from netbpf.scenario.codec import OF_OBJECTS, MapCodec
+from netbpf.scenario.contents import inner_name
 from netbpf.scenario.layout import Hex, Layout, LayoutError
 from netbpf.scenario.model import Case, Entry, EventsExpect, Expect, MapExpect, RejectExpect, Step, VerdictExpect
-from netbpf.scenario.outcome import Events, Outcome, Rejection, StepOutcome, Verdict
+from netbpf.scenario.outcome import Contents, Events, Outcome, Rejection, StepOutcome, Verdict
 from netbpf.scenario.read import COUNTED
 from netbpf.scenario.run import At
 from netbpf.scenario.toml_map import Node
@@ -106,7 +107,7 @@ class _Checker:
     def state(self, expect: Expect, maps: dict[str, tuple[tuple[bytes, bytes], ...]], events: Events) -> list[Problem]:
         problems: list[Problem] = []
         for name, wanted in expect.maps.items():
-            problems += self._map(name, wanted, dict(maps[name]))
+            problems += self._any_map(name, wanted, maps)
         codecs = self.outcome.codecs
         for name, said in expect.ring.items():
             problems += self._events(f"ring buffer {name}", said, codecs[name].value, events.ring[name], padded=False)
@@ -148,6 +149,38 @@ class _Checker:
         return Problem(node, what, _verdict_text(each[first]), got, ((wanted.node, new),), At(index, first))
 
     # --- maps ---------------------------------------------------------------------------------------------------------
+    def _any_map(self, name: str, wanted: MapExpect, maps: Contents) -> Iterator[Problem]:
+        """A map, and a map of maps' inner maps."""
+        found = dict(maps[name])
+        if wanted.has is not None or wanted.lacks is not None:
+            yield from self._members(name, wanted, found)
+            return
+        yield from self._map(name, wanted, found)
+        if wanted.elements is not None:
+            yield from self._elements(name, wanted.elements, wanted.partly, list(found.values()))
+        for key, said in wanted.inner.items():
+            inner = inner_name(name, self.outcome.codecs[name], key, said.node)
+            if inner in maps:
+                yield from self._any_map(inner, said, maps)
+            else:
+                yield Problem(said.node, f"{self.when}: map {inner}", "a map", "not there")
+
+    def _elements(self, name: str, node: Node, partly: bool, found: list[bytes]) -> Iterator[Problem]:
+        """Of a queue or stack, as the records of a ring."""
+        said = EventsExpect(tuple(n.plain() for n in node.array), partly, None, node, node, None)
+        yield from self._events(f"map {name}", said, self.outcome.codecs[name].value, found, padded=False)
+
+    def _members(self, name: str, wanted: MapExpect, found: dict[bytes, bytes]) -> Iterator[Problem]:
+        """Of a bloom filter: what must be in it, and what must not."""
+        value = self.outcome.codecs[name].value
+        for node, word, is_there in ((wanted.has, "has", True), (wanted.lacks, "lacks", False)):
+            values = [] if node is None else [n.plain() for n in node.array]
+            wrong = [v for v in values if bool(found[value.encode(v)]) is not is_there]
+            if node is not None and wrong:
+                what, right = f"{self.when}: map {name} {word}", [v for v in values if v not in wrong]
+                told = "not there" if is_there else "there, or one that looks like it"
+                yield Problem(node, what, _lines([render(v) for v in wrong]), told, ((node, right),))
+
     def _map(self, name: str, wanted: MapExpect, found: dict[bytes, bytes]) -> Iterator[Problem]:
         codec = self.outcome.codecs[name]
         what = f"{self.when}: map {name}"
@@ -248,7 +281,7 @@ class _MapDiff:
 
     def _is_met(self, e: Entry, value: bytes) -> bool:
         if self.codec.spec.map_type in OF_OBJECTS:
-            e.value_node.fail(f"{self.name} holds maps or programs: say count")
+            e.value_node.fail(f"{self.name} holds maps or programs: say count, or inner of maps")
         return self.codec.matches(e.value, value, partly=self.wanted.partly)
 
     def _add(self, expected: str, got: str, node: Node | None) -> None:

@@ -19,6 +19,8 @@ from netbpf.scenario.layout import Hex, Layout, LayoutError, Untyped, btf_layout
 from netbpf.scenario.model import MapSetup
 
 ARRAYS: Final = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+IN_ORDER: Final = frozenset({MapType.QUEUE, MapType.STACK})
+OF_MAPS: Final = frozenset({MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 EVENTS: Final = frozenset({MapType.RINGBUF, MapType.PERF_EVENT_ARRAY})
 OF_OBJECTS: Final = frozenset({MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 PER_CPU: Final = "per_cpu"
@@ -32,6 +34,7 @@ class MapCodec:
     key: Layout
     value: Layout
     n_cpus: int
+    inner: MapCodec | None = None  # of a map of maps
 
     @cached_property
     def is_per_cpu(self) -> bool:
@@ -44,7 +47,9 @@ class MapCodec:
 
     # --- bytes of what is said ----------------------------------------------------------------------------------------
     def key_bytes(self, said: Any, *, is_text: bool) -> bytes:
-        """Raises LayoutError."""
+        """Empty where nothing is said: queues, stacks and bloom filters have no keys. Raises LayoutError."""
+        if said is None and not is_text:
+            return b""
         return self.key.encode(self.key.of_key(said) if is_text else said)
 
     def value_bytes(self, said: Any) -> bytes:
@@ -138,7 +143,11 @@ def _codec(spec: MapSpec, setup: MapSetup, btf: Btf | None, n_cpus: int) -> MapC
     key = _layout(setup, "key", setup.key, btf, spec.btf_key_type_id, spec.key_size)
     if spec.map_type in EVENTS:
         return MapCodec(spec, key, parse_layout(setup.value) if setup.value else Hex(), n_cpus)
-    return MapCodec(spec, key, _layout(setup, "value", setup.value, btf, spec.btf_value_type_id, spec.value_size), n_cpus)
+    inner = None if spec.inner is None else _codec(spec.inner, setup.inner or MapSetup(), btf, n_cpus)
+    if spec.inner is None and setup.inner is not None and setup.inner.node is not None:
+        setup.inner.node.fail_key(f"{spec.name} is no map of maps")
+    value = _layout(setup, "value", setup.value, btf, spec.btf_value_type_id, spec.value_size)
+    return MapCodec(spec, key, value, n_cpus, inner)
 
 
 def _layout(setup: MapSetup, what: str, text: str, btf: Btf | None, type_id: int, size: int) -> Layout:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+from netbpf.abi.maps import MapType
 from netbpf.errors import errno_name
-from netbpf.scenario.codec import OF_OBJECTS, MapCodec
+from netbpf.scenario.codec import IN_ORDER, OF_OBJECTS, MapCodec
 from netbpf.scenario.model import Case
 from netbpf.scenario.outcome import Outcome, Rejection
 from netbpf.scenario.write import render
@@ -56,12 +57,21 @@ def _maps(case: Case, sim: Outcome, kernel: Outcome) -> Iterator[str]:
         for key in sorted(mine.keys() | theirs.keys()):
             a, b = _value(codec, mine.get(key)), _value(kernel.codecs[name], theirs.get(key))
             if a != b:
-                yield _line(f"map {name}, key {render(codec.said_key(key))}", a, b)
+                yield _line(f"map {name}, {_place(codec, key)}", a, b)
+
+
+def _place(codec: MapCodec, key: bytes) -> str:
+    """Where in a map: a key, the number of an element, or the value that a bloom filter was asked for."""
+    if codec.spec.map_type in IN_ORDER:
+        return f"element {int.from_bytes(key) + 1}"
+    if codec.spec.map_type == MapType.BLOOM_FILTER:
+        return f"value {render(codec.value.decode(key))}"
+    return f"key {render(codec.said_key(key))}"
 
 
 def _value(codec: MapCodec, value: bytes | None) -> str:
     """Per-CPU values without the CPUs at the end that have nothing: the machines may have more or fewer."""
-    if value is None:
+    if not value:
         return "no entry"
     copies = codec.copies(value)
     while len(copies) > 1 and not any(copies[-1]):

@@ -81,7 +81,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class MapSetup:
-    """How the bytes of a map's keys and values are said (empty: by its types, else untyped), and its starting contents.
+    """How the bytes of a map's keys and values are said (empty: by its types, else untyped), and its starting contents: the
+    elements of a queue, stack or bloom filter have no key (None). ``inner``: the same of a map of maps' inner maps.
     ``compared``: what it holds must be the same on simulator and kernel, which times are not."""
 
     key: str = ""
@@ -89,6 +90,7 @@ class MapSetup:
     entries: tuple[Entry, ...] = ()
     compared: bool = True
     node: Node | None = None
+    inner: MapSetup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,11 @@ class VerdictExpect:
 
 @dataclass(frozen=True, slots=True)
 class MapExpect:
-    """``partly``: entries, and fields of values, that are not named may be anything. ``count`` of entries, None: not said."""
+    """``partly``: entries, and fields of values, that are not named may be anything. ``count`` of entries, None: not said.
+
+    ``elements`` of a queue or stack in the order in which they are taken; values that a bloom filter ``has`` and ``lacks``, lists
+    in nodes; ``inner``: what the map of maps' inner maps hold, by its key as text.
+    """
 
     entries: tuple[Entry, ...] | None
     partly: bool
@@ -123,6 +129,10 @@ class MapExpect:
     node: Node
     entries_node: Node | None
     count_node: Node | None
+    elements: Node | None = None
+    has: Node | None = None
+    lacks: Node | None = None
+    inner: Mapping[str, MapExpect] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

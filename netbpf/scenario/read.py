@@ -223,11 +223,30 @@ def _machine(node: Node | None) -> Machine:
 def _map_setup(name: str, node: Node) -> MapSetup:
     t = Table(node, "a map")
     key, value = _layout(t, "key"), _layout(t, "value")
-    entries, compared = t.take("entries"), t.take("compare")
+    entries, compared, elements = t.take("entries"), t.take("compare"), t.take("elements")
+    inner = t.take("inner")
     t.close()
+    if entries is not None and elements is not None:
+        elements.fail_key("a map has entries, with keys, or elements, without")
     if compared is not None and not isinstance(compared.value, bool):
         compared.fail("compare is true or false")
-    return MapSetup(key, value, () if entries is None else _entries(entries), compared is None or bool(compared.value), node)
+    said = () if entries is None else _entries(entries)
+    said += () if elements is None else tuple(Entry(None, n.plain(), False, n, n) for n in _list(elements, "elements"))
+    within = None if inner is None else _inner_setup(inner)
+    return MapSetup(key, value, said, compared is None or bool(compared.value), node, within)
+
+
+def _inner_setup(node: Node) -> MapSetup:
+    t = Table(node, "the inner maps")
+    key, value = _layout(t, "key"), _layout(t, "value")
+    t.close()
+    return MapSetup(key, value, node=node)
+
+
+def _list(node: Node, what: str) -> list[Node]:
+    if not node.is_array:
+        node.fail(f"{what} are a list")
+    return node.array
 
 
 def _layout(t: Table, key: str) -> str:
@@ -407,11 +426,18 @@ def _match(t: Table) -> bool:
 def _map_expect(node: Node) -> MapExpect:
     t = Table(node, "the contents of a map")
     entries, partly, count = t.take("entries"), _match(t), t.take("count")
+    elements, has, lacks = t.take("elements"), t.take("has"), t.take("lacks")
+    inner = t.named("inner", lambda name, n: _map_expect(n))
     t.close()
-    if entries is None and count is None:
-        node.fail("say entries, or count, or both")
+    if all(said is None for said in (entries, count, elements, has, lacks)) and not inner:
+        others = "elements of queues and stacks, has and lacks of bloom filters, inner of maps of maps"
+        node.fail(f"say entries, or count, or both; {others}")
+    for word, values in (("elements", elements), ("values that it has", has), ("values that it lacks", lacks)):
+        if values is not None:
+            _list(values, word)
     said = None if entries is None else _entries(entries)
-    return MapExpect(said, partly, None if count is None else integer_of(count, "count"), node, entries, count)
+    number = None if count is None else integer_of(count, "count")
+    return MapExpect(said, partly, number, node, entries, count, elements, has, lacks, inner)
 
 
 def _events(node: Node) -> EventsExpect:

@@ -6,10 +6,10 @@ backend cannot do raises Skipped with the reason; nothing is left out silently.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from netbpf.abi.maps import MapType
 from netbpf.errors import BpfError, ProgramRejected
@@ -20,18 +20,16 @@ from netbpf.packet.skbuff import SkBuff
 from netbpf.program import ProgramSpec
 from netbpf.replay.contents import PerfEvents
 from netbpf.scenario.bench import Bench, Skipped, open_bench
-from netbpf.scenario.codec import EVENTS, MapCodec, codecs_of, no_map
+from netbpf.scenario.codec import MapCodec, codecs_of, no_map
+from netbpf.scenario.contents import Reader, check_words
 from netbpf.scenario.layout import LayoutError
 from netbpf.scenario.listen import Listener, listen
-from netbpf.scenario.model import Case, Entry, Expect, Step
+from netbpf.scenario.model import Case, Entry, Expect, MapExpect, Step
 from netbpf.scenario.outcome import Contents, Events, Outcome, Rejection, StepOutcome, Verdict
 from netbpf.scenario.packets import records_of
 from netbpf.scenario.program import program_of
 
 __all__ = ["At", "Skipped", "run_case"]
-
-_KEYLESS: Final = EVENTS | {MapType.QUEUE, MapType.STACK, MapType.BLOOM_FILTER}
-
 
 class At(NamedTuple):
     """Which packet: the index of its step, and its index in the step."""
@@ -83,6 +81,7 @@ class _Run:
     all_maps: bool
     watch: Watch | None
     codecs: dict[str, MapCodec] = field(default_factory=dict)
+    inner: dict[str, MapCodec] = field(default_factory=dict)  # of inner maps that were read, as ``contents`` names them
     ring: dict[str, list[bytes]] = field(default_factory=dict)
     perf: dict[str, list[bytes]] = field(default_factory=dict)
     trace: list[str] = field(default_factory=list)
@@ -107,14 +106,14 @@ class _Run:
             return self._finished(steps)
 
     def _outcome(self, rejection: Rejection | None = None, **found: Any) -> Outcome:
-        return Outcome(self.bench.backend, self.bench.engine, self.spec, rejection, codecs=self.codecs, **found)
+        return Outcome(self.bench.backend, self.bench.engine, self.spec, rejection, codecs=self.codecs | self.inner, **found)
 
     def _finished(self, steps: tuple[StepOutcome, ...]) -> Outcome:
         self._drain_events()
-        every = {*self.codecs} if self.all_maps else {*self.case.expect.maps}
-        return self._outcome(
-            processed=self._processed(), steps=steps, maps=self._contents(every), events=self._events({}, {}, 0)
-        )
+        wanted = self.case.expect.maps
+        every = dict.fromkeys(self.codecs) | dict(wanted) if self.all_maps else wanted
+        contents = self._contents(every)
+        return self._outcome(processed=self._processed(), steps=steps, maps=contents, events=self._events({}, {}, 0))
 
     def _processed(self) -> int:
         return -1 if self.spec.classic else self.bench.process.prog_info(self.loaded.prog_fd).verified_insns
@@ -144,8 +143,7 @@ class _Run:
                 if self.codecs[name].spec.map_type != wanted:
                     said.node.fail_key(f"{name} is no map that expect.{word} reads")
         for name, contents in expect.maps.items():
-            if self.codecs[name].spec.map_type in _KEYLESS:
-                contents.node.fail_key(f"{name} has no keys and values: see expect.ring and expect.perf")
+            check_words(name, self.codecs[name], contents)
 
     def _fill(self) -> None:
         for name, setup in self.case.maps.items():
@@ -173,12 +171,12 @@ class _Run:
             except BpfError as refused:
                 e.node.fail(f"{name} cannot delete this: {refused}")
 
-    def _contents(self, names: Iterable[str]) -> Contents:
-        process, out = self.bench.process, {}
-        for name in names:
-            if self.codecs[name].spec.map_type not in _KEYLESS:
-                out[name] = tuple(sorted(process.map_items(self.loaded.map_fds[name])))
-        return out
+    def _contents(self, wanted: Mapping[str, MapExpect | None]) -> Contents:
+        reader = Reader(self.bench.process)
+        for name, said in wanted.items():
+            reader.read(name, self.codecs[name], self.loaded.map_fds[name], said)
+        self.inner |= reader.codecs
+        return reader.rows
 
     # --- steps --------------------------------------------------------------------------------------------------------
     def _step(self, index: int, step: Step) -> StepOutcome:
