@@ -50,6 +50,12 @@ out:
     exit
 """
 
+PIECE_LOADER = KEEPER.replace(
+    "r0 = *(u16 *)skb[11]            ; across",
+    "r1 = r6; r2 = 11; r3 = r10; r3 += -16; r4 = 2; *(u64 *)(r10 - 16) = 0".replace("; ", "\n    ")
+    + "\n    call bpf_skb_load_bytes\n    r0 = *(u16 *)(r10 - 16)         ; across",
+)
+
 
 def record(rng: random.Random, number: int) -> Record:
     size = rng.choice((0, 14, 19, 20, 21, 60, 61, 62, 63, 200))
@@ -110,9 +116,9 @@ def harmed(rng: random.Random, data: bytes) -> bytes:
     return bytes(out[: rng.randrange(len(out) // 2, len(out) + 1)])
 
 
-def replayed(engine: Any, capture: bytes, suffix: str) -> tuple[Any, ...]:
+def replayed(engine: Any, capture: bytes, suffix: str, text: str = KEEPER) -> tuple[Any, ...]:
     """Totals, intervals, map bytes, what was written, and the damage."""
-    program, env, written, damage = loaded_program(KEEPER), SteppedEnv(), io.BytesIO(), ""
+    program, env, written, damage = loaded_program(text), SteppedEnv(), io.BytesIO(), ""
     output = CaptureOutput(f"out.{suffix}")
     maps = {"m": program.maps[0]}
     replay = Replay(engine.load(program, env), maps, output=output)  # type: ignore[arg-type]
@@ -138,6 +144,14 @@ def test_random_captures(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         want = replayed(INTERP, capture, suffix)
         for engine in (NATIVE, CHECKED) if n % 4 == 0 else (NATIVE,):
             assert replayed(engine, capture, suffix) == want, f"capture {n}"
+
+
+@pytest.mark.parametrize("make", [pcap, pcapng])
+def test_a_program_that_wants_the_packet_in_one_piece(make: Any) -> None:
+    rng = random.Random(make.__name__)
+    for n in range(4):
+        capture = make(rng, damaged=False)
+        assert replayed(NATIVE, capture, "pcap", PIECE_LOADER) == replayed(INTERP, capture, "pcap", PIECE_LOADER), f"capture {n}"
 
 
 def test_columns_of_a_walk_are_those_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:

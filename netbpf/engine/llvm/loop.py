@@ -272,15 +272,23 @@ class Loop:
             self._untag_copy()
             return
         pkt, tagged = self._tagged()
-        if self._needs("vlan_present", "vlan_tci", "vlan_proto"):
-            for field, value in self._tag(pkt).items():
-                self.put(field, f.select(tagged, 64, value, "0"))
-        moved = f.select(tagged, 64, str(VLAN_HLEN), "0")
-        self.set("moved", moved)
+        wanted = self._needs("vlan_present", "vlan_tci", "vlan_proto")
+        if wanted:
+            for field in ("vlan_present", "vlan_tci", "vlan_proto"):
+                self.put(field, "0")
+        self.set("moved", "0")
         f.do(f"store ptr {pkt}, ptr %mac.v")
-        f.do(f"store ptr {f.gep(pkt, moved)}, ptr %pkt.v")
-        self.set("pktcap", f.op(f"sub i64 {self.get('pktcap')}, {moved}"))
-        self.set("pktlen", f.op(f"sub i64 {self.get('pktlen')}, {moved}"))
+        # a branch, as it is foreseen nearly always: a select would have every load of the program wait for the tag's
+        f.cond(f.op(f"call i1 @llvm.expect.i1(i1 {tagged}, i1 false)"), "tagged", "untagged")
+        f.label("tagged")
+        if wanted:
+            for field, value in self._tag(pkt).items():
+                self.put(field, value)
+        self.set("moved", str(VLAN_HLEN))
+        f.do(f"store ptr {f.gep(pkt, VLAN_HLEN)}, ptr %pkt.v")
+        self.set("pktcap", f.op(f"sub i64 {self.get('pktcap')}, {VLAN_HLEN}"))
+        self.set("pktlen", f.op(f"sub i64 {self.get('pktlen')}, {VLAN_HLEN}"))
+        f.label("untagged")
 
     def _tagged(self) -> tuple[str, str]:
         """The frame, and whether a tag is in it."""
@@ -308,7 +316,7 @@ class Loop:
         pkt, tagged = self._tagged()
         self.set("moved", f.select(tagged, 64, str(VLAN_HLEN), "0"))
         f.do(f"store ptr {pkt}, ptr %mac.v")
-        f.cond(f.op(f"call i1 @llvm.expect.i1(i1 {tagged}, i1 false)"), "tagged", "plain")
+        f.cond(f.op(f"call i1 @llvm.expect.i1(i1 {tagged}, i1 false)"), "tagged", "untagged")
         f.label("tagged")
         if wanted:
             for field, value in self._tag(pkt).items():
@@ -321,7 +329,7 @@ class Loop:
         f.do(f"store ptr {self._scratch}, ptr %mac.v")
         self.set("pktcap", cap)
         self.set("pktlen", f.op(f"sub i64 {self.get('pktlen')}, 4"))
-        f.label("plain")
+        f.label("untagged")
 
     def _protocol(self) -> None:
         """As ``receive.frame_protocol``: an EtherType, or what a length field stands for; in network byte order."""
