@@ -7,7 +7,7 @@ Its bytes, all little-endian; an engine may read and change them in place, keepi
         u32 free;              //  4  first of the freed elements (chained by `next`), 0: none
         u32 fresh;             //  8  elements handed out ever: element fresh + 1 was never used and is all zero
         u32 max_entries;       // 12
-        u32 n_buckets;         // 16  power of two
+        u32 n_buckets;         // 16  power of two; with BPF_F_ZERO_SEED Linux's own number, so that keys come in its order
         u32 seed;              // 20
         u32 hash_kind;         // 24  0: jhash (BPF_F_ZERO_SEED), 1: fold; both in maps.jhash
         u32 elem_size;         // 28  bytes from one element to the next, a multiple of 8
@@ -58,7 +58,15 @@ SPARE_OFF: Final = 128
 COUNT, FREE, FRESH, MAX_ENTRIES, N_BUCKETS, SEED, HASH_KIND, ELEM_SIZE = range(8)
 # word indexes (u64) of the header
 BUCKETS_OFF, ELEMS_OFF, VALUE_OFF, CPU_STRIDE, VALUE_STEP = range(4, 9)
+SPREAD: Final = 4  # times the kernel's number of buckets: a key that shares a bucket costs a branch that nobody foresees
+SPREAD_MAX_BUCKETS: Final = 1 << 22  # larger tables miss every cache anyway
 SCAN: Final = 4096  # buckets looked at in one go when searching one that is not empty
+
+
+def spread_buckets(max_entries: int) -> int:
+    """Buckets of a table with a seed of its own, whose order of keys promises nothing: more than Linux has."""
+    n_buckets = n_buckets_for(max_entries)
+    return n_buckets * SPREAD if n_buckets <= SPREAD_MAX_BUCKETS else n_buckets
 
 
 class HashTable(MapBase):
@@ -90,12 +98,13 @@ class HashTable(MapBase):
         self.key_end = self.key_at + spec.key_size
         self.slot_size = round_up(self.slot_bytes or spec.value_size, 8)
         n_elems = max_entries + (n_cpus if self.has_spares else 0)
-        size_bytes, stride = self._place(spec, n_cpus, n_buckets_for(max_entries), n_elems, extra_bytes)
+        zero_seed = bool(spec.map_flags & BPF_F_ZERO_SEED)
+        n_buckets = n_buckets_for(max_entries) if zero_seed else spread_buckets(max_entries)
+        size_bytes, stride = self._place(spec, n_cpus, n_buckets, n_elems, extra_bytes)
         super().__init__(spec, size_bytes, n_cpus, map_id)
         self.cpu_stride = stride
         for cpu in range(n_elems - max_entries):
             self.u32[(SPARE_OFF >> 2) + cpu] = max_entries + 1 + cpu
-        zero_seed = bool(spec.map_flags & BPF_F_ZERO_SEED)
         self._write_header(max_entries, 0 if zero_seed else seed, HASH_JHASH if zero_seed else HASH_FOLD)
 
     def _place(self, spec: MapSpec, n_cpus: int, n_buckets: int, n_elems: int, extra_bytes: int) -> tuple[int, int]:
