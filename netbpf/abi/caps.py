@@ -22,3 +22,10 @@ IMPLIED_BY_SYS_ADMIN = frozenset({"CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"})
 # BPF_PROG_LOAD: what is asked on top of CAP_BPF (6.18 was asked type by type).
 NET_ADMIN_PROG_TYPES = frozenset({3, 4, 6, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 22, 23, 25, 28, 32})
 PERFMON_PROG_TYPES = frozenset({2, 5, 7, 17, 24, 26, 27, 28, 29})
+
+# What a process that loads programs may be said to have, in words: None is everything.
+CAP_SETS: dict[str, frozenset[str] | None] = {
+    "all": None,
+    "bpf": frozenset({"CAP_BPF", "CAP_NET_ADMIN"}),
+    "none": frozenset(),
+}

@@ -7,18 +7,13 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from netbpf.abi.caps import CAP_SETS
 from netbpf.cli.program import FORMS, ProgramChoice, add_program_arguments, chosen_programs
 from netbpf.errors import ProgramRejected, UsageError, errno_name
 from netbpf.program import SOCKET_VIEW
 
 if TYPE_CHECKING:
     from netbpf.program import ProgramSpec
-
-CAPS = {
-    "all": None,
-    "bpf": frozenset({"CAP_BPF", "CAP_NET_ADMIN"}),
-    "none": frozenset[str](),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(0, 1, 2, 4, 5, 6),
         help="1: the path to a refusal, 2: every state, 4: statistics",
     )
-    parser.add_argument("--caps", choices=tuple(CAPS), default="all", help="what the loading process may do (default all)")
+    parser.add_argument("--caps", choices=tuple(CAP_SETS), default="all", help="what the loading process may do (default all)")
     parser.add_argument("--json", action="store_true", help="one JSON object a program")
     add_program_arguments(parser, on_capture=False, prog_option=False)
 
@@ -60,7 +55,7 @@ def _ask(choice: ProgramChoice, caps: str, log_level: int) -> dict[str, Any]:
     if spec.classic:
         return _ask_about_filter(path, spec, log_level)
     host, since = SimHost(unprivileged_bpf_disabled=0), needed_release(spec)
-    with host.process(caps=CAPS[caps]) as process:
+    with host.process(caps=CAP_SETS[caps]) as process:
         try:
             loaded = load_spec(process, spec, log_level=log_level)
         except ProgramRejected as e:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Protocol, Self
 
 from netbpf.abi import sockopt as so
+from netbpf.abi.caps import CAP_SETS
 from netbpf.abi.net import LINKTYPE_ETHERNET
 from netbpf.errors import BpfError, NetbpfError
 from netbpf.host.attach import attach_loaded
@@ -47,6 +48,9 @@ class Bench(Protocol):
 
     @property
     def process(self) -> Process: ...
+
+    def loader(self) -> Process:
+        """Who loads the program: the process itself, or a thread of it with the capabilities that the scenario gives."""
 
     def set_time(self, now_ns: int) -> None:
         """The clock shows ``now_ns`` since the start."""
@@ -96,11 +100,16 @@ class SimBench:
         self._alone: Any = None
         self.start_ns = case.machine.start_ns or 0
         self.env = SteppedEnv(self.start_ns, seed=1 if case.machine.seed is None else case.machine.seed)
-        self.lab = SimHost(env=self.env, n_cpus=case.machine.cpus, engine=engine).lab(mac=LAB_MAC)
+        host = SimHost(env=self.env, n_cpus=case.machine.cpus, engine=engine, unprivileged_bpf_disabled=0)
+        self.lab = host.lab(mac=LAB_MAC)
 
     @property
     def process(self) -> Process:
         return self.lab.process
+
+    def loader(self) -> Process:
+        caps = CAP_SETS[self.case.program.caps]
+        return self.lab.process if caps is None else self.lab.process.thread(caps)
 
     def set_time(self, now_ns: int) -> None:
         self.env.set_time(self.start_ns + now_ns)
@@ -177,10 +186,22 @@ class KernelBench:
             self.lab = LinuxHost().lab(mac=LAB_MAC)
         except BpfError as e:
             raise Skipped(f"the kernel gives no laboratory here: {e}") from None
+        self._loader: Process | None = None
 
     @property
     def process(self) -> Process:
         return self.lab.process
+
+    def loader(self) -> Process:
+        caps = CAP_SETS[self.case.program.caps]
+        if caps is None:
+            return self.lab.process
+        from netbpf.host.linux.host import LinuxHost, unprivileged_bpf_disabled
+
+        if not caps and (disabled := unprivileged_bpf_disabled()):
+            raise Skipped(f"kernel.unprivileged_bpf_disabled is {disabled}: nobody loads a program without capabilities here")
+        self._loader = LinuxHost().process(caps=caps)
+        return self._loader
 
     def set_time(self, now_ns: int) -> None:
         if now_ns > self.now_ns:
@@ -237,6 +258,8 @@ class KernelBench:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._loader is not None:
+            self._loader.exit()
         self.lab.__exit__()
 
 

@@ -15,13 +15,15 @@ SUFFIX = ".scenario.toml"
 
 @dataclass(frozen=True, slots=True)
 class ProgramText:
-    """``form``: "file" (``text`` is its path), "asm", "classic" or "expr" (``text`` is the text). ``optimize`` is libpcap's."""
+    """``form``: "file" (``text`` is its path), "asm", "classic" or "expr" (``text`` is the text). ``optimize`` is libpcap's;
+    ``caps`` what the process that loads it has, a word of ``abi.caps.CAP_SETS``."""
 
     form: str
     text: str
     node: Node
     options: ObjectOptions = field(default_factory=ObjectOptions)
     optimize: bool = True
+    caps: str = "all"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import os
 from dataclasses import replace
 from typing import Final
 
+from netbpf.abi.caps import CAP_SETS
 from netbpf.abi.net import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
 from netbpf.abi.sockopt import AF_INET
 from netbpf.errors import ENOTSUPP, SourceError
@@ -137,7 +138,7 @@ def _program(node: Node) -> ProgramText:
     forms = [(form, t.take(form)) for form in PROGRAM_FORMS]
     given = [(form, n) for form, n in forms if n is not None]
     options = ObjectOptions(t.text("symbol"), t.named("kconfig", _setting), t.text("btf"))
-    optimize = t.take("optimize")
+    optimize, caps = t.take("optimize"), t.choice("caps", tuple(CAP_SETS), "all")
     t.close()
     if len(given) != 1:
         node.fail(f"a program is given by one of {', '.join(PROGRAM_FORMS)}: here {'are several' if given else 'is none'}")
@@ -146,7 +147,7 @@ def _program(node: Node) -> ProgramText:
         node.fail("symbol, kconfig and btf are of clang objects: file = \"x.o\"")
     if optimize is not None and (form != "expr" or not isinstance(optimize.value, bool)):
         optimize.fail("optimize is true or false, and goes with expr")
-    return ProgramText(form, text_of(at, form), at, options, optimize is None or bool(optimize.value))
+    return ProgramText(form, text_of(at, form), at, options, optimize is None or bool(optimize.value), caps)
 
 
 def _setting(name: str, node: Node) -> str:

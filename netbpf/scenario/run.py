@@ -96,7 +96,7 @@ class _Run:
         with bench.trace_reader(self._wants_trace()) as self.read_trace, listener as self.listener:
             self.sock = self.listener.sock
             try:
-                self.loaded = load_for_socket(process, self.spec)
+                self.loaded = load_for_socket(bench.loader(), self.spec)
                 self._fill()
                 bench.attach(self.sock, self.spec, self.loaded)
             except OSError as e:

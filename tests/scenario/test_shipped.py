@@ -14,6 +14,7 @@ from netbpf.scenario.suite import PASSED, SKIPPED, Result, items_of, run_item
 
 FILES = sorted((Path(__file__).parents[2] / "scenarios").glob("*.scenario.toml"))
 NOT_ON_A_KERNEL = {
+    "refused_unprivileged": "kernel.unprivileged_bpf_disabled is",
     "set_fields": "the kernel lets nobody set mark, queue_mapping, pkt_type of a packet that comes in",
     "vlan": "the view of a file is libpcap's, not a socket's",
     "trace": "trace output cannot be read here",  # in a kernel without tracefs

@@ -36,6 +36,14 @@ def possible_cpus() -> int:
     return int(last.split("-")[-1]) + 1
 
 
+def unprivileged_bpf_disabled() -> int:
+    """kernel.unprivileged_bpf_disabled; 0 where this kernel has no such setting."""
+    try:
+        return int(Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text())
+    except FileNotFoundError:
+        return 0
+
+
 def possible_cpus_or_one() -> int:
     """``possible_cpus``; 1 where this machine does not tell."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,12 @@ class SimProcess(BpfCalls):
         self._check_alive()
         task = self._task
         return SimProcess(Task(task.machine, task.caps, task.memory, task.fds.fork(), task.own_network, task.uid))
+
+    def thread(self, caps: frozenset[str]) -> SimProcess:
+        """A thread of this process with other capabilities: it shares memory, descriptors and network."""
+        made = SimProcess(replace(self._task, caps=caps))
+        made._logs = self._logs
+        return made
 
     def exit(self) -> None:
         """End: every descriptor is closed. A second call does nothing."""
