@@ -237,18 +237,28 @@ SPECIAL_FIELDS: Final[dict[str, str]] = {
 }
 
 
-def special_fields(btf: Btf, type_id: int, base_bytes: int = 0) -> dict[str, int]:
+def special_fields(btf: Btf, type_id: int) -> dict[str, int]:
     """The fields of a map value that a program may not touch as bytes: name -> offset in bytes."""
-    found: dict[str, int] = {}
+    return _special_fields(btf, type_id, {}, MAX_RESOLVE_DEPTH)
+
+
+def _special_fields(btf: Btf, type_id: int, known: dict[int, dict[str, int]], depth: int) -> dict[str, int]:
+    """Those of one type. ``known`` holds the types seen so far, empty for one that is being looked into: in a damaged blob a
+    type may hold itself, be held many times over, or stand at the end of a long chain."""
     type_id = btf.skip_modifiers(type_id)
     t = btf.type(type_id)
-    if t is None or t.kind not in (KIND_STRUCT, KIND_DATASEC):
-        return found
+    if t is None or not depth or t.kind not in (KIND_STRUCT, KIND_DATASEC):
+        return {}
+    if type_id in known:
+        return known[type_id]
     if t.kind == KIND_STRUCT and btf.string(t.name_off) in SPECIAL_FIELDS:
-        return {SPECIAL_FIELDS[btf.string(t.name_off)]: base_bytes}
+        return {SPECIAL_FIELDS[btf.string(t.name_off)]: 0}
+    found: dict[str, int] = {}
+    known[type_id] = found
     members = [(m.type_id, m.bit_offset // 8) for m in btf.members(type_id)] if t.kind == KIND_STRUCT else _variables(btf, t)
     for member_type, offset in members:
-        found |= special_fields(btf, member_type, base_bytes + offset)
+        inner = _special_fields(btf, member_type, known, depth - 1)
+        found |= {name: offset + within for name, within in inner.items()}
     return found
 
 

@@ -6,7 +6,7 @@ import errno
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from netbpf.btf import KIND_STRUCT, Btf, special_fields
@@ -80,6 +80,18 @@ def test_special_fields_of_a_map_value() -> None:
     assert special_fields(Btf.parse(blob.bytes()), ids["value"]) == {"spin_lock": 4}
 
 
+def test_special_fields_of_types_that_hold_one_another_many_times_over() -> None:
+    blob = Blob()
+    held = blob.struct("bpf_timer", 16)
+    for depth in range(2000):
+        held = blob.struct(f"level{depth}", 16, ("a", held, 0), ("b", held, 64))
+        if depth == 20:
+            near = held
+    btf = Btf.parse(blob.bytes())
+    assert special_fields(btf, near) == {"timer": 8 * 21}
+    assert special_fields(btf, held) == {}, "deeper than the kernel looks"
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -98,6 +110,7 @@ def test_damage_is_refused(damage) -> None:  # type: ignore[no-untyped-def]
     assert caught.value.errno == errno.EINVAL
 
 
+@example(40, b"\0\0\0\0\2")  # a struct that holds itself
 @given(st.integers(0, 400), st.binary(min_size=1, max_size=6))
 def test_any_damage_is_refused_or_read(at: int, noise: bytes) -> None:
     good = sample()[0].bytes()
