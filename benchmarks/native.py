@@ -155,8 +155,16 @@ def measure_filter(path: Path, folder: Path, rounds: int) -> None:
     print(f"  accepted: {accepted.accepted} as a socket sees packets, {theirs} as libpcap sees a file (tags in line)")
 
 
-def installed(folder: Path) -> Path:
-    """Python with netbpf and llvmlite installed, and nothing else that starts with it."""
+SCRIPT = """#!{python}
+import sys
+from netbpf.cli.start import main
+if __name__ == '__main__':
+    sys.exit(main())
+"""  # what an installer makes of [project.scripts]; ``python -m`` imports runpy and its like first
+
+
+def installed(folder: Path) -> str:
+    """The ``netbpf`` command of an environment with netbpf and llvmlite installed, and nothing else that starts with it."""
     import llvmlite
 
     venv = folder / "venv"
@@ -165,7 +173,10 @@ def installed(folder: Path) -> Path:
         (site,) = venv.glob("lib/python*/site-packages")
         shutil.copytree(ROOT / "netbpf", site / "netbpf", ignore=shutil.ignore_patterns("__pycache__"))
         (site / "llvmlite").symlink_to(Path(llvmlite.__file__).parent)
-    return venv / "bin" / "python"
+    command = venv / "bin" / "netbpf"
+    command.write_text(SCRIPT.format(python=venv / "bin" / "python"))
+    command.chmod(0o755)
+    return str(command)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -190,7 +201,7 @@ def process(words: list[str], folder: Path, stdin: Path | None = None, feeder: l
 
 def measure_commands(path: Path, folder: Path, rounds: int) -> None:
     """The whole process beside tcpdump, with what earlier runs left behind and without."""
-    netbpf = [str(installed(folder)), "-m", "netbpf", "replay", str(path)]
+    netbpf = [installed(folder), "replay", str(path)]
     words = ["--filter", *EXPRESSION.split()]
     rounds = rounds if path.stat().st_size > 1 << 28 else 4 * rounds + 1
     process([*netbpf, *words], folder)()  # the first run compiles, the second starts from what it left
@@ -223,7 +234,7 @@ def peak_kb(words: list[str], folder: Path, stdin: Path | None = None) -> int:
 def measure_streams(path: Path, folder: Path, rounds: int) -> None:
     """The flow counter on a file, on standard input, and through a pipe."""
     program = ["--prog", str(HERE / "programs" / "flows.s"), "--quiet", "--dump", "none"]
-    netbpf = [str(installed(folder)), "-m", "netbpf", "replay"]
+    netbpf = [installed(folder), "replay"]
     ways = {
         "file": process([*netbpf, str(path), *program], folder),
         "stdin": process([*netbpf, "-", *program], folder, stdin=path),
@@ -246,9 +257,7 @@ def measure_jobs(path: Path, folder: Path, rounds: int) -> None:
     """(a) and (c) on one core and on two."""
     for name, program in (("a", ROOT / "scenarios" / "counting.s"), ("c", HERE / "programs" / "flows.s")):
         netbpf = [
-            str(installed(folder)),
-            "-m",
-            "netbpf",
+            installed(folder),
             "replay",
             str(path),
             "--prog",
