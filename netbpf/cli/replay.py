@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from netbpf.replay.lab_session import LabSession
     from netbpf.replay.output import CaptureOutput
     from netbpf.replay.session import Session
+    from netbpf.replay.sharded import ShardedReplay
 
 EX_INTERRUPTED = 130
 ETHERNET = 1
@@ -44,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", "-j", type=int, default=1, metavar="N",
         help="run parts of large captures on N cores where the order of packets does not matter; the result is the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shard", choices=("flow",),
+        help="with --jobs, where order matters: each core runs the packets of its flows (both directions), in order, on maps of "
+        "its own, merged at the end; state across flows, order between flows and intervals are lost (docs/engines.md)",
     )  # fmt: skip
     parser.add_argument("--checked", action="store_true", help="native code keeps every run-time check")
     parser.add_argument("--no-cache", action="store_true", help="compile afresh, and keep nothing on disk")
@@ -138,6 +144,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"-c {args.count}: a count of packets is at least 1")
     if args.jobs < 1:
         raise UsageError(f"--jobs {args.jobs}: a number of cores is at least 1")
+    if args.shard and args.jobs < 2:
+        raise UsageError(f"--shard {args.shard} shares packets out among cores: say how many with --jobs N, at least 2")
     if not args.interval >= 1e-6:
         raise UsageError(f"--interval {args.interval}: at least 0.000001 seconds")
     if args.coverage and (args.engine == "native" or args.backend != "sim"):
@@ -191,9 +199,14 @@ class _Run:
         }  # fmt: skip
         if args.jobs == 1:
             return Replay(self.session.loaded, self.session.maps, **options)
+        options |= {"jobs": args.jobs, "use_cache": not args.no_cache}
+        if args.shard:
+            from netbpf.replay.sharded import ShardedReplay
+
+            return ShardedReplay(self.session.loaded, self.session.maps, **options)
         from netbpf.replay.parallel import ParallelReplay
 
-        return ParallelReplay(self.session.loaded, self.session.maps, jobs=args.jobs, use_cache=not args.no_cache, **options)
+        return ParallelReplay(self.session.loaded, self.session.maps, **options)
 
     def _capture(self, path: str, replay: Replay) -> None:
         """One capture; damage ends it and is told at the end, after all that was good."""
@@ -205,17 +218,31 @@ class _Run:
                 replay.on_progress = lambda: progress.update(replay.totals.packets, *reader.progress())
                 if self.output:
                     self.output.begin(reader)
+                if self.args.shard:
+                    cast("ShardedReplay", replay).reopen = None if path == "-" else lambda: open_capture(path)
                 try:
                     for interval in replay.run(reader):
                         progress.clear()
                         self._tell(interval)
                 finally:
                     progress.clear()
+                    self._tell_shards(path, replay)
             reason = getattr(replay, "in_order_because", "")
             if reason:
                 print(f"netbpf: {path}: in order, on one core: {reason}", file=sys.stderr)
         except (CaptureError, SourceError) as e:  # SourceError: an expression that packets of a further link type cannot have
             self.errors.append(e)
+
+    def _tell_shards(self, path: str, replay: Replay) -> None:
+        """One line of what sharding did, where it was done."""
+        merged = getattr(replay, "sharded", None)
+        if merged is not None:
+            lost = f", {merged.lost} entries found no room" if merged.lost else ""
+            print(
+                f"netbpf: {path}: sharded by flow on {self.args.jobs} cores: order between flows is lost, no state is shared "
+                f"across flows; map keys that several cores changed: {merged.contested} (the last core's value is kept){lost}",
+                file=sys.stderr,
+            )
 
     def _tell(self, interval: Interval) -> None:
         if self.report:

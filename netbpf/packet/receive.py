@@ -384,6 +384,7 @@ LINK_HEADER_BYTES: Final = {
     LINKTYPE_NULL: NULL_BYTES,
     LINKTYPE_LOOP: NULL_BYTES,
 }
+ETHERTYPE_AT: Final = {LINKTYPE_ETHERNET: 12, LINKTYPE_LINUX_SLL: 14, LINKTYPE_LINUX_SLL2: 0}
 
 
 def _as_in_file(record: Record, device: Device) -> SkBuff:

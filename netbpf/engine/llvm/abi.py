@@ -24,6 +24,8 @@ def _layout(names: str) -> dict[str, int]:
 # first the defaults. maps: address of the table of map base addresses. r1..r5: of a call back into Python; fault: 1 when it
 # failed and the run must end; tail_taken: whether the last tail call found a program, tail_calls: how many did for this packet.
 # subprog: which one @enter runs. skb_*: the packet of a call back, or of variant "one".
+# shard, shards: run the packets whose flow modulo shards is shard, pass over the rest, in number skipped; link, typed: of
+# the link header, as kernels.flow takes them.
 # handles: address of the table of what registers hold that name a map. The rest serves ``checks``.
 ARGS: Final = _layout(
     "buf pos end stop_ns max_packets prefetch "
@@ -33,7 +35,8 @@ ARGS: Final = _layout(
     "out out_size out_used out_packets out_interface out_mark "
     "scratch meta maps device_mac ifindex now_ns rng_state cpu_id "
     "callback fault tail_taken tail_calls subprog r1 r2 r3 r4 r5 skb_pkt skb_len skb_cap "
-    "handles regions n_regions depth budget call_pc fault_kind fault_pc fault_address fault_size fault_access"
+    "handles regions n_regions depth budget call_pc fault_kind fault_pc fault_address fault_size fault_access "
+    "shard shards link typed skipped"
 )
 ARGS_BYTES: Final = 8 * len(ARGS)
 

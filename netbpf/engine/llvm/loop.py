@@ -34,6 +34,7 @@ from netbpf.engine.llvm.abi import (
 )
 from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS
 from netbpf.engine.llvm.ir import INTRINSICS, Function
+from netbpf.engine.llvm.kernels.language import compile_kernels
 from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.maps import emit_map
 from netbpf.engine.llvm.needs import needs_checks
@@ -61,6 +62,8 @@ def module(program: VerifiedProgram, variant: Variant) -> Module:
     if lowerer.called_back:
         lowerer, functions = _lower(program, variant, calls_back=True)
     maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps))
+    if variant.sharded:
+        maps += "\n" + compile_kernels("flow", "_key", {}, {})
     run = _one(lowerer) if variant.kind in ("one", "memory") else Loop(lowerer, variant).text()
     enter = _enter(lowerer) if lowerer.called_back and len(lowerer.subprogs) > 1 else ""
     return Module("\n".join([INTRINSICS, maps, functions, run, enter]), lowerer.called_back, lowerer.checked)
@@ -73,7 +76,8 @@ def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> t
 
 
 _SLOTS: Final = tuple(
-    "pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface direction option moved out written ran".split()
+    "pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface direction option moved out "
+    "written ran skipped".split()
 )
 _POINTERS: Final = ("pkt", "mac", "raw", "hdr")
 _STATUS_OF: Final = {
@@ -82,7 +86,7 @@ _STATUS_OF: Final = {
 }  # fmt: skip
 _TOTALS: Final = {
     "pos": "pos", "n": "packets", "bytes": "bytes", "acc": "accepted", "trim": "trimmed", "last": "last_ns", "ts": "next_ns",
-    "ran": "ran_ns", "out": "out_used", "written": "out_packets",
+    "ran": "ran_ns", "out": "out_used", "written": "out_packets", "skipped": "skipped",
 }  # fmt: skip
 
 
@@ -149,6 +153,8 @@ class Loop:
         f.label("fetch")
         FETCHERS[self.variant.kind](self)
         f.label("frame")
+        if self.variant.sharded:
+            self._pass_over()
         self._context()
         f.label("go")
         self._call()
@@ -162,6 +168,18 @@ class Loop:
             f.store(64, self.get(slot), f.gep("%a", ARGS[field]), 8)
         f.ret("i64 0")
         return f.text()
+
+    def _pass_over(self) -> None:
+        """On to the next packet where this one is of another shard."""
+        f = self.f
+        passed = f"i64 {f.op(f'ptrtoint ptr {self.raw()} to i64')}, i64 {self.get('caplen')}, i64 {self.arg('link')}"
+        flow = f.op(f"call i64 @flow_key({passed}, i64 {self.arg('typed')})")
+        f.cond(f.test("eq", f.math("urem", flow, self.arg("shards")), self.arg("shard")), "mine", "others")
+        f.label("others")
+        self.set("skipped", f.math("add", self.get("skipped"), 1))
+        self.set("pos", self.get("next"))
+        f.br("head")
+        f.label("mine")
 
     # --- set-up --------------------------------------------------------------------------------------------------------
     def arg(self, name: str) -> str:

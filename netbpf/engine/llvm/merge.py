@@ -7,6 +7,7 @@ keys, with the same keys and nothing in the slots that are added to where they d
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, Final
 
 from netbpf.engine.commute import MapEffects
@@ -75,13 +76,19 @@ class Merger:
 
 
 def _object(program: VerifiedProgram, effects: tuple[MapEffects, ...], use_cache: bool) -> bytes:
-    key = sha256(f"merge {cache_key(program, Variant('merge'))} {effects}".encode()).hexdigest()
+    told = f"merge {cache_key(program, Variant('merge'))} {effects}"
+    return cached_object(told, lambda: _module(program, effects), use_cache)
+
+
+def cached_object(told: str, text: Callable[[], str], use_cache: bool) -> bytes:
+    """The compiled object of an LLVM text that calls nothing back; ``told`` is all that the text depends on."""
+    key = sha256(told.encode()).hexdigest()
     entry = cache.read(key) if use_cache else None
     if entry is not None:
         return entry.code
     from netbpf.engine.llvm.compile import compile_object
 
-    code = compile_object(_module(program, effects))
+    code = compile_object(text())
     if use_cache:
         cache.write(key, cache.Entry(code, False, False))
     return code

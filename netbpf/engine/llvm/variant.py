@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from netbpf.packet.capture import RecordLayout
+from netbpf.packet.receive import ETHERTYPE_AT, LINK_HEADER_BYTES
+
+NO_TYPE = 255  # as kernels.flow has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,7 @@ class Variant:
     timestamp. ``checked``: every run-time check is kept. ``in_file``: packets as a savefile holds them, tags in line; else
     as AF_PACKET/SOCK_RAW sees them. ``ethernet``: they are Ethernet frames, as those of a socket always are. ``results``: each
     packet's verdict goes into columns. ``output``: accepted packets are written, as "pcap" with fractions of
-    ``output_unit_ns`` or as "pcapng"; "": they are not."""
+    ``output_unit_ns`` or as "pcapng"; "": they are not. ``sharded``: packets of other shards (by flow) are passed over."""
 
     kind: str
     big_endian: bool = False
@@ -28,6 +31,7 @@ class Variant:
     results: bool = False
     output: str = ""
     output_unit_ns: int = 1
+    sharded: bool = False
 
     @classmethod
     def of_layout(cls, layout: RecordLayout, like: Variant) -> Variant:
@@ -36,3 +40,8 @@ class Variant:
             like, kind=layout.kind, big_endian=layout.byteorder == "big", header_bytes=layout.header_bytes,
             wirelen_first=layout.wirelen_first,
         )  # fmt: skip
+
+
+def link_words(linktype: int) -> tuple[int, int]:
+    """What ``kernels.flow`` is told of a link type: the bytes of its header, and where in it the EtherType is."""
+    return LINK_HEADER_BYTES.get(linktype, 0), ETHERTYPE_AT.get(linktype, NO_TYPE)

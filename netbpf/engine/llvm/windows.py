@@ -18,7 +18,7 @@ from netbpf.engine.llvm.abi import (
     STATUS_TICK,
 )
 from netbpf.engine.llvm.program import NEVER_NS, Code, NativeProgram, address_of
-from netbpf.engine.llvm.variant import Variant
+from netbpf.engine.llvm.variant import Variant, link_words
 from netbpf.env import Env
 from netbpf.isa.opcodes import BPF_CALL, BPF_JMP, bpf_class, bpf_op
 from netbpf.maps.base import Map
@@ -72,6 +72,7 @@ class NativeLoaded(NativeProgram):
     """A program as native code that runs many packets a call."""
 
     _prepared: _Prepared | None
+    shard = shards = 0  # of windows only the packets whose flow modulo ``shards`` is ``shard`` run; 0: all do
 
     def run(self, batch: PacketBatch) -> Verdicts:
         """Run every packet of the batch in order. Raises EngineFault."""
@@ -130,7 +131,9 @@ class NativeLoaded(NativeProgram):
 
     def _variant_of(self, kind: str, linktype: int) -> Variant:
         """The loop for packets of a link type."""
-        return replace(self._variant(kind), in_file=self.view == "file", ethernet=linktype == LINKTYPE_ETHERNET)
+        sharded = bool(self.shards) and kind != "columns"
+        ethernet = linktype == LINKTYPE_ETHERNET
+        return replace(self._variant(kind), in_file=self.view == "file", ethernet=ethernet, sharded=sharded)
 
     def _defaults(self, linktype: int) -> None:
         """Meta and Args as every frame of this link type on this device has them."""
@@ -140,6 +143,8 @@ class NativeLoaded(NativeProgram):
             self._set_meta(name, getattr(d, name))
         for name in ("network_header", "transport_header"):
             self._set_meta(name, LINK_HEADER_BYTES.get(linktype, 0))
+        link, typed = link_words(linktype)
+        self._set_all(shard=self.shard, shards=self.shards, link=link, typed=typed)
         self._set("meta", ctypes.addressof(self._meta))
         self._set("ifindex", d.ifindex)
         self._set("device_mac", ANY_MAC if d.mac is None else int.from_bytes(d.mac, "little"))
@@ -192,7 +197,7 @@ class NativeLoaded(NativeProgram):
         self._call(code)
         del keep
         packets, size, accepted, trimmed, last_ns, _, ran_ns, status = args[_PACKETS : _PACKETS + 8]
-        window.advance(args[1] - start, packets)
+        window.advance(args[1] - start, packets + (self._get("skipped") if self.shards else 0))
         totals.packets += packets
         totals.bytes += size
         totals.accepted += accepted
