@@ -19,6 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from netbpf.abi.net import LINKTYPE_ETHERNET, LINKTYPE_USER0
 from netbpf.errors import NetbpfError
 from netbpf.isa.classic import SockFilter
 from netbpf.isa.disasm import format_insn
@@ -271,7 +272,7 @@ def changed_sources(case: Case, step: Step) -> Iterator[tuple[str, PacketSource]
             yield "without its first packet", replace(source, ranges=tuple((n, n) for n in numbers))
         return
     data = records[0].data
-    if records[0].linktype != 1:
+    if records[0].linktype not in (LINKTYPE_ETHERNET, LINKTYPE_USER0):
         return
     for at in range(min(len(data), PROBED_BYTES)):
         new = bytearray(data)

@@ -12,6 +12,19 @@ from support.kernel import KERNEL_REASON
 
 pytest_plugins = ["pytester"]
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """Each run inside this process forgets the modules that it imported: those that are there before it are imported once."""
+    from netbpf.scenario.read import read_text
+    from netbpf.scenario.show import format_result
+    from netbpf.scenario.suite import items_of, run_item
+
+    cases = read_text(STORY.replace('wanted = "accept"', 'wanted = "drop"'), "f.scenario.toml")
+    for item in items_of(cases, "sim", "both"):
+        format_result(run_item(item))
+
+
 IS_INSTALLED = any(e.value == "netbpf.pytest_plugin" for e in entry_points(group="pytest11"))
 LOADED = [] if IS_INSTALLED else ["-p", "netbpf.pytest_plugin"]
 
