@@ -50,6 +50,8 @@ class Shard(Replay):
     def __init__(self, native: NativeLoaded, number: int, count: int, flows: Flows) -> None:
         self.own_maps = tuple(copy_of(m) for m in native.program.maps)
         self.env = SteppedEnv(cpu=native.env.cpu_id())
+        if isinstance(native.env, SteppedEnv):  # the sequence that --seed chose, from where it stands
+            self.env.rng_state = native.env.rng_state
         loaded = native.on_maps(self.own_maps, self.env)
         loaded.shard, loaded.shards = number, count
         super().__init__(loaded, {}, interval_ns=ONE_INTERVAL_NS)
