@@ -14,6 +14,7 @@ filtertest's. Started once per case, so it imports little.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ MAX_STDIN: Final = 64 * 1024
 NETMASK_UNKNOWN: Final = 0xFFFF_FFFF
 WITH_VALUE: Final = "iFmsSr"
 WITHOUT_VALUE: Final = "hdgOlq"
+INTEGER: Final = re.compile(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|[0-9]+)\Z", re.ASCII)  # of C's strtol, all of the word
 CBPF_HEADER_BYTES: Final = 20
 CBPF_HEADER_START: Final = b"\xa1\xb2\xc3\xcbcBPF\x01"
 USAGE: Final = """Usage: {name} [-dlOq] [-S {{unswapped|swapped}}] [-F <file>] [-m <netmask>]
@@ -119,26 +121,40 @@ def _judge_value(options: Options, letter: str) -> None:
         except OSError:
             raise Failed(EX_USAGE, f"invalid netmask {value}") from None
     elif letter == "s":
-        try:
-            options.snaplen = int(value, 8 if value[:1] == "0" and value.isdigit() else 0)
-        except ValueError:
-            options.snaplen = -1
-        if not 0 <= options.snaplen <= MAXIMUM_SNAPLEN:
+        snaplen = integer(value)
+        if snaplen is None or not 0 <= snaplen <= MAXIMUM_SNAPLEN:
             raise Failed(EX_USAGE, f"invalid snaplen {value}")
+        options.snaplen = snaplen
     elif letter == "S" and value not in ("unswapped", "swapped"):
         raise Failed(EX_USAGE, f'invalid -S value "{value}"')
+
+
+def integer(word: str, base: int = 0) -> int | None:
+    """The number in ``word`` as C's strtol reads it; ``base`` 0: by the digits' prefix. None where there is more or less."""
+    found = INTEGER.match(word)
+    if found is None:
+        return None
+    sign, digits = found.groups()
+    if not base:
+        base = 16 if digits[:2] in ("0x", "0X") else 8 if digits.startswith("0") else 10
+    try:
+        return int(sign + digits, base)
+    except ValueError:
+        return None
 
 
 def _check_together(options: Options) -> None:
     """Which options exclude each other."""
     if options.has("r"):
         _exclude("r", options, "dlqSs")
-    elif options.has("i"):
-        _exclude("i", options, "FlmOsS")
-    if options.has("d") and options.has("q"):
-        raise Failed(EX_USAGE, "-d is not compatible with -q")
-    if (options.has("i") and options.words) or not (options.has("ir") or options.words):
+        return
+    if not (options.has("i") or options.words):
         raise Usage
+    _exclude("d", options, "q" if options.has("d") else "")
+    if options.has("i"):
+        _exclude("i", options, "FlmOsS")
+        if options.words:
+            raise Usage
 
 
 def _exclude(letter: str, options: Options, others: str) -> None:
@@ -182,17 +198,18 @@ def compiled_filter(options: Options) -> Any:
     try:
         dlt = expr.linktype_of_name(name)
     except UsageError:
-        if not name.lstrip("+-").isdigit():
+        number = integer(name, 10)
+        if number is None:
             raise Failed(EX_USAGE, f"invalid data link type {name}") from None
-        dlt = int(name)
+        dlt = number
     text = expression(options, words)
-    if options.has("l") and "vlan" in text:  # the one word that libpcap 1.10 compiles otherwise then, on a live handle only
-        raise Failed(EX_SOFTWARE, "libpcap uses Linux BPF extensions for 'vlan' on live captures only")
     if options.has("S"):
         opened = expr.savefile_handle(dlt, options.snaplen, swapped=options.values["S"] == "swapped")
     else:
         opened = expr.dead_handle(dlt, options.snaplen)
     with opened as handle:
+        if options.has("l") and not expr.allow_linux_extensions(handle):
+            raise Failed(EX_SOFTWARE, "this libpcap keeps its flags for Linux BPF extensions in another place")
         return _compile(handle, text, options)
 
 
@@ -246,14 +263,14 @@ def dump(insns: Any, style: int) -> None:
 def apply(options: Options) -> None:
     """Print the verdict on each packet of a savefile."""
     from netbpf.errors import CaptureError
+    from netbpf.sources.cbpf_check import defused
     from netbpf.sources.expr import file_handle
 
     path = options.values["r"]
     try:
         with file_handle(path) as handle:
             if options.has("i"):
-                insns = loaded_filter(options.values["i"])
-                validate(insns, EX_DATAERR)
+                insns = defused(loaded_filter(options.values["i"]))  # which need not pass the validator
             else:
                 insns = _compile(handle, expression(options, options.words), options)
                 validate(insns, EX_SOFTWARE)

@@ -154,7 +154,7 @@ def format_dd(insns: ClassicProgram) -> str:
 
 
 def format_d(insns: ClassicProgram) -> str:
-    """As ``tcpdump -d`` prints."""
+    """As ``tcpdump -d`` of libpcap 1.11 prints."""
     return "".join(f"{format_one(insn, pc)}\n" for pc, insn in enumerate(insns))
 
 
@@ -163,7 +163,7 @@ def format_one(insn: SockFilter, pc: int) -> str:
     word, operand = _words(insn, pc)
     if bpf_class(insn.code) == BPF_JMP and bpf_op(insn.code) != BPF_JA:
         return f"({pc:03d}) {word:<8} {operand:<16} jt {pc + 1 + insn.jt}\tjf {pc + 1 + insn.jf}"
-    return f"({pc:03d}) {word:<8} {operand}"
+    return f"({pc:03d}) {word:<8} {operand}".rstrip()  # libpcap before 1.11 leaves blanks where there is no operand
 
 
 def _words(insn: SockFilter, pc: int) -> tuple[str, str]:
@@ -183,6 +183,7 @@ def _sentences() -> dict[int, tuple[str, str]]:
         BPF_RET | BPF_K: ("ret", "#{d}"),
         BPF_RET | BPF_A: ("ret", ""),
         BPF_LD | BPF_W | BPF_LEN: ("ld", "#pktlen"),
+        BPF_LDX | BPF_W | BPF_LEN: ("ldx", "#pktlen"),
         BPF_LD | BPF_IMM: ("ld", "#{x}"),
         BPF_LDX | BPF_IMM: ("ldx", "#{x}"),
         BPF_LDX | BPF_MSH | BPF_B: ("ldxb", "4*([{d}]&0xf)"),

@@ -61,13 +61,32 @@ def check_savefile(insns: ClassicProgram) -> None:
     offsets are plain ones and scratch memory starts as zeros. Raises ProgramRejected(EINVAL)."""
     _check_length(insns)
     for pc, insn in enumerate(insns):
-        if insn.code == BPF_JMP | BPF_JA:
-            if not 0 <= pc + 1 + s32(insn.k) < len(insns):
-                raise _refuse(pc, f"jump to insn {pc + 1 + s32(insn.k)}, outside the filter")
-        elif not (is_abs_load(insn.code) or insn.code in _SHIFTS):
-            _check_insn(insn, pc, len(insns))
+        _check_savefile_insn(insn, pc, len(insns))
     if insns[-1].code not in _RETURNS:
         raise _refuse(len(insns) - 1, "the last instruction is no 'ret'")
+
+
+def _check_savefile_insn(insn: SockFilter, pc: int, count: int) -> None:
+    if insn.code == BPF_JMP | BPF_JA:
+        if not 0 <= pc + 1 + s32(insn.k) < count:
+            raise _refuse(pc, f"jump to insn {pc + 1 + s32(insn.k)}, outside the filter")
+    elif not (is_abs_load(insn.code) or insn.code in _SHIFTS):
+        _check_insn(insn, pc, count)
+
+
+def defused(insns: ClassicProgram) -> ClassicProgram:
+    """A filter that passes ``check_savefile`` and does what libpcap's interpreter does with ``insns``, unvalidated, on every path
+    that comes to none of the instructions which the validator refuses; those return 0 here."""
+    end = SockFilter(BPF_RET | BPF_K, 0, 0, 0)
+    return (*(insn if _is_allowed(insn, pc, len(insns)) else end for pc, insn in enumerate(insns)), end)
+
+
+def _is_allowed(insn: SockFilter, pc: int, count: int) -> bool:
+    try:
+        _check_savefile_insn(insn, pc, count)
+    except ProgramRejected:
+        return False
+    return True
 
 
 def ancillary(insn: SockFilter) -> int | None:

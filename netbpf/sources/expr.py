@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from netbpf.errors import CaptureError, SourceError, UsageError
 from netbpf.isa.classic import ClassicProgram, SockFilter
+from netbpf.sources.cbpf_check import ancillary
 
 NETMASK_UNKNOWN: Final = 0xFFFF_FFFF
 MAXIMUM_SNAPLEN: Final = 262144  # what tcpdump keeps of a packet; an accepting filter returns it
@@ -48,6 +49,7 @@ def socket_linktype(linktype: int) -> int:
 _MAGIC: Final = 0xA1B2C3D4
 _ERRBUF_BYTES: Final = 256
 _PCAP_ERROR: Final = -1
+_SPECIAL_VLAN_HANDLING, _SPECIAL_BASIC_HANDLING, _OFFLINE_AF = 1, 2, 4  # BPF_* flags of struct pcap
 
 
 class _BpfInsn(ctypes.Structure):
@@ -157,6 +159,40 @@ def file_handle(path: str) -> Iterator[Any]:
     if not handle:
         raise CaptureError(words.value.decode("utf-8", "replace"))
     yield from _closing(library, handle, "")
+
+
+class _PcapTail(ctypes.Structure):
+    """The end of libpcap's ``struct pcap`` up to ``errbuf``, the same from 1.9 to 1.11."""
+
+    _fields_ = [
+        ("direction", ctypes.c_int),
+        ("bpf_codegen_flags", ctypes.c_int),
+        ("selectable_fd", ctypes.c_int),
+        ("required_select_timeout", ctypes.c_void_p),
+        ("fcode", _BpfProgram),
+    ]
+
+
+def allow_linux_extensions(handle: Any) -> bool:
+    """Let libpcap compile for a handle as for a live packet socket, whose ancillary data says of VLAN tags and devices.
+
+    libpcap does so for handles of devices only, which need privileges; its own filtertest sets the flag behind its back, as is
+    done here. False where a trial does not show the flag where it is looked for.
+    """
+    with dead_handle(DLT_EN10MB) as trial:
+        if not _set_codegen_flags(trial) or all(ancillary(i) is None for i in compile_on(trial, "vlan")):
+            return False
+    return _set_codegen_flags(handle)
+
+
+def _set_codegen_flags(handle: int) -> bool:
+    """Whether the place looked as it should in a handle that waits for nothing."""
+    errbuf = ctypes.cast(_libpcap().pcap_geterr, ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p))(handle)
+    tail = _PcapTail.from_address(errbuf - ctypes.sizeof(_PcapTail))
+    if tail.bpf_codegen_flags & ~_OFFLINE_AF or tail.required_select_timeout or tail.fcode.bf_len:
+        return False
+    tail.bpf_codegen_flags |= _SPECIAL_VLAN_HANDLING | _SPECIAL_BASIC_HANDLING
+    return True
 
 
 def damage_of(path: str) -> str:

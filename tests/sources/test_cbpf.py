@@ -222,7 +222,9 @@ def test_listing_is_libpcaps_for_every_code() -> None:
             for pc in (0, 7, 1234):
                 insn = SockFilter(code, 1, 2, k)
                 theirs = libpcap.bpf_image(ctypes.byref(_BpfInsn(*insn)), pc).decode()
-                assert cbpf.format_one(insn, pc) == theirs
+                if code == 0x81 and "unimp" in theirs:  # libpcap before 1.11 does not know it
+                    theirs = f"({pc:03d}) ldx      #pktlen"
+                assert cbpf.format_one(insn, pc) == theirs.rstrip()
 
 
 # --- checking -----------------------------------------------------------------------------------------------------------------
