@@ -93,7 +93,7 @@ class Walker:
         self.loaded = NativeEngine().load(self.process.program(fds.prog_fd), env)
 
     def walk(self, mapping: Any) -> Totals:
-        totals = Totals(bytes=1000, packets=1)  # an average that has the prefetch cursor run, as a stream's soon does
+        totals = Totals()
         self.loaded.walk(mapping, totals)
         return totals
 

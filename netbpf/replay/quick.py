@@ -35,7 +35,6 @@ UNITS = {b"\xd4\xc3\xb2\xa1\x02\0\x04\0": 1000, b"\x4d\x3c\xb2\xa1\x02\0\x04\0":
 PIECE = 16 << 20
 TERMINAL_FROM = 64 << 20  # larger files take long enough to see how they go
 MADV_POPULATE_READ, MADV_DONTNEED = 22, 4
-PREFETCH_FROM_BYTES = 192
 NO_LIMIT, NEVER = 1 << 62, (1 << 64) - 1
 STATUS_END = 0
 MAX_PROGRAM_BYTES = 1 << 20
@@ -261,7 +260,6 @@ def _walk(
             if end < size:
                 pages.ask()
             words[fields["pos"]], words[fields["end"]] = position, end
-            words[fields["prefetch"]] = position if not packets or total >= PREFETCH_FROM_BYTES * packets else NO_LIMIT
             walk(at)
             position, status = words[fields["pos"]], words[fields["status"]]
             packets += words[fields["packets"]]

@@ -15,20 +15,19 @@ def _layout(names: str) -> dict[str, int]:
 
 # buf: address of the window; pos, end: where in it (bytes of a capture, or indexes of columns) the run begins, and after it
 # where it stopped; stop_ns: stop before the first packet at or after this time, next_ns: that packet's time, ran_ns: that of the
-# last one that ran; max_packets: stop after so many; prefetch: where the prefetch cursor starts (beyond every window: no
-# prefetching). *_col: addresses of columns
-# (results: 0 where not wanted). snaplen, max_caplen, ts_scale, layouts: of the records, see packet.capture.RecordLayout.
+# last one that ran; max_packets: stop after so many. *_col: addresses of columns (results: 0 where not wanted).
+# snaplen, max_caplen, ts_scale, layouts: of the records, see packet.capture.RecordLayout.
 # out, out_size: room for a written capture, of which out_used bytes in out_packets records are filled; out_interface: the
 # table's row that the record at out_mark is the first of. scratch: room for one frame. device_mac: little-endian in the low 48
-# bits, all ones for any. meta: of the packet at hand, at
-# first the defaults. maps: address of the table of map base addresses. r1..r5: of a call back into Python; fault: 1 when it
+# bits, all ones for any. meta: of the packet at hand, at first the defaults. maps: address of the table of map base addresses.
+# r1..r5: of a call back into Python; fault: 1 when it
 # failed and the run must end; tail_taken: whether the last tail call found a program, tail_calls: how many did for this packet.
 # subprog: which one @enter runs. skb_*: the packet of a call back, or of variant "one".
 # shard, shards: run the packets whose flow modulo shards is shard, pass over the rest, in number skipped; link, typed: of
 # the link header, as kernels.flow takes them.
 # handles: address of the table of what registers hold that name a map. The rest serves ``checks``.
 ARGS: Final = _layout(
-    "buf pos end stop_ns max_packets prefetch "
+    "buf pos end stop_ns max_packets "
     "packets bytes accepted trimmed last_ns next_ns ran_ns status "
     "verdict_col kept_col trimmed_col offset_col caplen_col wirelen_col ts_col direction_col interface_col "
     "snaplen max_caplen ts_scale layouts n_layouts first_interface "

@@ -32,7 +32,7 @@ from netbpf.engine.llvm.abi import (
     STATUS_ROOM,
     STATUS_TICK,
 )
-from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS
+from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS, NO_PREFETCH, PREFETCH_BLOCK
 from netbpf.engine.llvm.ir import INTRINSICS, Function
 from netbpf.engine.llvm.kernels.language import compile_kernels
 from netbpf.engine.llvm.lower import Lowerer
@@ -232,8 +232,10 @@ class Loop:
         self.layouts, self.n_layouts = self.arg_ptr("layouts"), self.arg("n_layouts")
         for slot in _SLOTS:
             self.set(slot, "0")
-        self.set("pos", self.arg("pos"))
-        self.set("pf", self.arg("prefetch"))
+        pos = self.arg("pos")
+        self.set("pos", pos)
+        short = f.test("ult", f.math("sub", self.end, pos), PREFETCH_BLOCK)
+        self.set("pf", f.select(short, 64, NO_PREFETCH, pos))
         self.set("out", self.arg("out_used"))
 
     # --- context -------------------------------------------------------------------------------------------------------

@@ -30,8 +30,6 @@ from netbpf.packet.sink import CaptureWriter
 NO_LIMIT: Final = 1 << 62
 ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
 OUTPUT_BYTES: Final = 1 << 20
-PREFETCH_FROM_BYTES: Final = 192  # packets of this average length and more pay for the prefetch cursor
-_PREFETCH: Final = ARGS["prefetch"] >> 3
 _PACKETS: Final = ARGS["packets"] >> 3  # the first of packets bytes accepted trimmed last_ns next_ns ran_ns status
 
 
@@ -103,7 +101,7 @@ class NativeLoaded(NativeProgram):
         for name in ("offset", "caplen", "wirelen", "interface"):
             self._set(f"{name}_col", getattr(batch, name).buffer_info()[0])
         self._set("ts_col", batch.ts_ns.buffer_info()[0])
-        self._set_all(buf=buffer, pos=first, end=len(batch), stop_ns=NEVER_NS, max_packets=NO_LIMIT, prefetch=NO_LIMIT)
+        self._set_all(buf=buffer, pos=first, end=len(batch), stop_ns=NEVER_NS, max_packets=NO_LIMIT)
         self._call(code)
         del keep, keep_flags, keep_directions
         done = self._get("pos")
@@ -189,8 +187,6 @@ class NativeLoaded(NativeProgram):
         buffer, keep = (fixed, None) if fixed else address_of(window.buffer)
         # rows of ARGS, one after the other: a step of a replay is short, and this is most of what it costs
         args[0:5] = [buffer, start, window.end, stop_ns, most]
-        ahead = totals.bytes >= PREFETCH_FROM_BYTES * totals.packets or window.layout.kind == "ring"  # written by another CPU
-        args[_PREFETCH] = start if ahead else NO_LIMIT
         if columns is not None:
             self._set_all(**columns.addresses)
         self._set("meta", ctypes.addressof(self._meta))  # a call back leaves that of its packet there
