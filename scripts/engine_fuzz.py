@@ -3,7 +3,8 @@
 
     engine_fuzz.py --seconds 60 [--seed 1] [--packets 25] [--keep DIFFERENCES.jsonl]
 
-Compares R0, map bytes, trace lines, cb and clock after every packet, and the columns of a whole batch. Most programs are verified
+Compares R0, map bytes, trace lines, cb and clock after every packet, the columns of a whole batch, and what a replay of the
+packets as a pcap leaves (where the native engine looks ahead at the keys of every table). Most programs are verified
 without CAP_PERFMON, so that no address can reach a result; of the others, results that change with where things lie are left out.
 Prints counts and the seed. Exit code 1 on a difference.
 """
@@ -11,12 +12,13 @@ Prints counts and the seed. Exit code 1 on a difference.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import random
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,16 @@ from support.random_calls import random_calls
 
 from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.interp.engine import InterpEngine
+from netbpf.engine.llvm import ahead
 from netbpf.errors import EngineFault
 from netbpf.isa.instruction import decode
 from netbpf.packet.batch import PacketBatch
+from netbpf.packet.open import open_capture
+from netbpf.packet.pcap import PcapWriter
 from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.packet.skbuff import SkBuff
+from netbpf.replay.core import Replay
 
 BOUNDED = InterpEngine(insn_limit=20_000)  # a run that is longer is left out
 ETHERTYPES = (b"\x08\x00", b"\x08\x00", b"\x86\xdd", b"\x08\x06", b"\x81\x00", b"\x88\xa8", b"\x00\x2e")
@@ -94,6 +100,31 @@ def batch_outcome(engine: Any, record: dict[str, Any], privilege: str, batch: Pa
     return (*columns, [map_bytes(m) for m in program.maps], env.now_ns, env.rng_state)
 
 
+def written(records: list[Record]) -> bytes:
+    """The packets as a pcap file."""
+    out = io.BytesIO()
+    with PcapWriter(out) as writer:
+        for r in records:
+            writer.write(r)
+    return out.getvalue()
+
+
+def replay_outcome(engine: Any, record: dict[str, Any], privilege: str, capture: bytes) -> tuple[Any, ...]:
+    """Totals, maps and clock after a replay, or where it faulted."""
+    program, env = proved_program(record, privilege), new_env()
+    assert program is not None
+    replay = Replay(engine.load(program, env), {})
+    try:
+        with open_capture(io.BytesIO(capture)) as reader:
+            deque(replay.run(reader), 0)
+    except EngineFault as fault:
+        return ("fault", fault.pc)
+    return (replay.totals, [map_bytes(m) for m in program.maps], env.now_ns, env.rng_state)
+
+
+OUTCOMES = {"batch": batch_outcome, "replay": replay_outcome}
+
+
 class Fuzz:
     """One campaign: what was tried and what came of it."""
 
@@ -145,7 +176,9 @@ class Fuzz:
             return
         self._compare(record, privilege, skbs, want, engine)
         if not cut_short and self.rng.random() < 0.35:
-            self._compare_batches(record, privilege, PacketBatch.from_records(records), engine)
+            self._compare_many("batch", record, privilege, PacketBatch.from_records(records), engine)
+        elif not cut_short and self.rng.random() < 0.5:
+            self._compare_many("replay", record, privilege, written(records), engine)
 
     def _run(self, engine: Any, record: dict[str, Any], privilege: str, skbs: list[SkBuff]) -> list[Outcome]:
         program = proved_program(record, privilege)
@@ -164,14 +197,15 @@ class Fuzz:
                 return
         self.differences.append((f"{'checked' if engine is CHECKED else 'native'}, {privilege}: {difference}", record))
 
-    def _compare_batches(self, record: dict[str, Any], privilege: str, batch: PacketBatch, engine: Any) -> None:
+    def _compare_many(self, how: str, record: dict[str, Any], privilege: str, packets: Any, engine: Any) -> None:
         if privilege == "priv":
             return
-        self.counts["batches"] += 1
-        want, got = (batch_outcome(e, record, privilege, batch) for e in (INTERP, engine))
+        self.counts[how] += 1
+        outcome = OUTCOMES[how]
+        want, got = (outcome(e, record, privilege, packets) for e in (INTERP, engine))
         if want != got:
             which = [i for i, (a, b) in enumerate(zip(want, got, strict=False)) if a != b]
-            self.differences.append((f"batch, {'checked' if engine is CHECKED else 'native'}: items {which}", record))
+            self.differences.append((f"{how}, {'checked' if engine is CHECKED else 'native'}: items {which}", record))
 
 
 def _alarm(signum: int, frame: Any) -> None:
@@ -186,6 +220,7 @@ def main() -> int:
     p.add_argument("--keep", metavar="FILE")
     a = p.parse_args()
     signal.signal(signal.SIGALRM, _alarm)
+    ahead.LARGE_BYTES = 0
     fuzz, started = Fuzz(a.seed, a.packets), time.monotonic()
     while time.monotonic() - started < a.seconds:
         fuzz.step()

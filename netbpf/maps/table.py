@@ -59,7 +59,7 @@ COUNT, FREE, FRESH, MAX_ENTRIES, N_BUCKETS, SEED, HASH_KIND, ELEM_SIZE = range(8
 # word indexes (u64) of the header
 BUCKETS_OFF, ELEMS_OFF, VALUE_OFF, CPU_STRIDE, VALUE_STEP = range(4, 9)
 SPREAD: Final = 4  # times the kernel's number of buckets: a key that shares a bucket costs a branch that nobody foresees
-SPREAD_MAX_BUCKETS: Final = 1 << 12  # of larger tables the buckets would leave the near cache
+SPREAD_MAX_BUCKETS: Final = 1 << 18  # of larger tables the buckets would be much of a far cache
 SCAN: Final = 4096  # buckets looked at in one go when searching one that is not empty
 
 

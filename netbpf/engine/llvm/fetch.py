@@ -40,6 +40,9 @@ def _prefetch(p: Loop, pos: str) -> None:
     """Keep a cursor PREFETCH_BYTES ahead. Within a block the lines are asked for from PREFETCH_STREAMS places in turn: a
     processor serves several streams faster than one, and its second cache holds more than a block."""
     f = p.f
+    if not p.prefetches:
+        f.br("frame")
+        return
     target = f.math("add", pos, PREFETCH_BYTES)
     f.label("ahead")
     cursor = p.get("pf")
@@ -48,8 +51,7 @@ def _prefetch(p: Loop, pos: str) -> None:
     within = f.math("and", cursor, PREFETCH_BLOCK - 1)
     line = f.gep(p.buf, f.math("add", f.math("sub", cursor, within), f.math("udiv", within, PREFETCH_STREAMS)))
     for stream in range(PREFETCH_STREAMS):
-        at = f.gep(line, stream * (PREFETCH_BLOCK // PREFETCH_STREAMS))
-        f.do(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 2, i32 1)")
+        f.prefetch(f.gep(line, stream * (PREFETCH_BLOCK // PREFETCH_STREAMS)), 2)
     p.set("pf", f.math("add", cursor, PREFETCH_STREAMS * CACHE_LINE))
     f.br("ahead")
 

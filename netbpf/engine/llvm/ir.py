@@ -67,6 +67,10 @@ class Function:
     def store(self, bits: int, value: str, ptr: str, align: int = 1) -> None:
         self.do(f"store i{bits} {value}, ptr {ptr}, align {align}")
 
+    def prefetch(self, ptr: str, locality: int = 3) -> None:
+        """Have a cache line brought in to be read; ``locality`` as LLVM has it: 3 the nearest cache, 2 the one behind it."""
+        self.do(f"call void @llvm.prefetch.p0(ptr {ptr}, i32 0, i32 {locality}, i32 1)")
+
     def zext(self, value: str, bits: int, to: int = 64) -> str:
         """Zero-extend; also of a decimal."""
         if bits == to:

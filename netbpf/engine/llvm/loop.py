@@ -64,7 +64,7 @@ def module(program: VerifiedProgram, variant: Variant) -> Module:
     maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps))
     if variant.sharded:
         maps += "\n" + compile_kernels("flow", "_key", {}, {})
-    run = _one(lowerer) if variant.kind in ("one", "memory") else Loop(lowerer, variant).text()
+    run = _one(lowerer) if variant.kind in ("one", "memory") else _loop(lowerer, variant)
     enter = _enter(lowerer) if lowerer.called_back and len(lowerer.subprogs) > 1 else ""
     return Module("\n".join([INTRINSICS, maps, functions, run, enter]), lowerer.called_back, lowerer.checked)
 
@@ -76,7 +76,7 @@ def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> t
 
 
 _SLOTS: Final = tuple(
-    "pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface direction option moved out "
+    "pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface direction option moved out seen "
     "written ran skipped".split()
 )
 _POINTERS: Final = ("pkt", "mac", "raw", "hdr")
@@ -88,6 +88,15 @@ _TOTALS: Final = {
     "pos": "pos", "n": "packets", "bytes": "bytes", "acc": "accepted", "trim": "trimmed", "last": "last_ns", "ts": "next_ns",
     "ran": "ran_ns", "out": "out_used", "written": "out_packets", "skipped": "skipped",
 }  # fmt: skip
+
+
+def _loop(lowerer: Lowerer, variant: Variant) -> str:
+    """The packet loop, and the one that runs ahead of it where that pays."""
+    from netbpf.engine.llvm.ahead import Ahead, worth_while
+
+    tables = worth_while(lowerer, variant)
+    ahead = Ahead(lowerer, variant, tables).text() if tables else ""
+    return "\n".join([ahead, Loop(lowerer, variant, tables).text()])
 
 
 def _load_maps(f: Function, n_maps: int) -> None:
@@ -139,8 +148,11 @@ def _enter(lowerer: Lowerer) -> str:
 class Loop:
     """Many packets: the walk, the context, the call, the counting."""
 
-    def __init__(self, lowerer: Lowerer, variant: Variant) -> None:
+    prefetches = True
+
+    def __init__(self, lowerer: Lowerer, variant: Variant, ahead_of: tuple[int, ...] = ()) -> None:
         self.owner, self.variant = lowerer, variant
+        self._ahead_of = ahead_of  # tables that are looked up ahead
         self.used = lowerer.used_meta
         self.is_ring = variant.kind == "ring"
         self.f = Function("define i64 @run(ptr noalias %a) nounwind")
@@ -151,10 +163,12 @@ class Loop:
         f.label("head")
         f.cond(f.op(f"icmp uge i64 {self.get('n')}, {self._max}"), "full", "fetch")
         f.label("fetch")
+        if self._ahead_of:
+            self._look_ahead()
         FETCHERS[self.variant.kind](self)
         f.label("frame")
         if self.variant.sharded:
-            self._pass_over()
+            self.pass_over()
         self._context()
         f.label("go")
         self._call()
@@ -169,7 +183,15 @@ class Loop:
         f.ret("i64 0")
         return f.text()
 
-    def _pass_over(self) -> None:
+    def _look_ahead(self) -> None:
+        """Past what was looked at, look at some more."""
+        f = self.f
+        f.cond(f.test("uge", self.get("pos"), self.get("seen")), "unseen", "looked")
+        f.label("unseen")
+        self.set("seen", f.op(f"call i64 @ahead(ptr %a, i64 {self.get('pos')})"))
+        f.label("looked")
+
+    def pass_over(self) -> None:
         """On to the next packet where this one is of another shard."""
         f = self.f
         passed = f"i64 {f.op(f'ptrtoint ptr {self.raw()} to i64')}, i64 {self.get('caplen')}, i64 {self.arg('link')}"
@@ -232,11 +254,19 @@ class Loop:
         self.layouts, self.n_layouts = self.arg_ptr("layouts"), self.arg("n_layouts")
         for slot in _SLOTS:
             self.set(slot, "0")
-        pos = self.arg("pos")
+        pos = self.first()
         self.set("pos", pos)
         short = f.test("ult", f.math("sub", self.end, pos), PREFETCH_BLOCK)
         self.set("pf", f.select(short, 64, NO_PREFETCH, pos))
         self.set("out", self.arg("out_used"))
+        if self._ahead_of:
+            from netbpf.engine.llvm.ahead import is_grown
+
+            self.set("seen", f.select(is_grown(f, self.owner, self._ahead_of), 64, pos, NO_PREFETCH))
+
+    def first(self) -> str:
+        """Where in the window it begins."""
+        return self.arg("pos")
 
     # --- context -------------------------------------------------------------------------------------------------------
     def put(self, field: str, value: str) -> None:
@@ -260,8 +290,7 @@ class Loop:
         if self._needs("cb"):
             f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {f.gep('%meta', META['cb0'])}, i8 0, i64 24, i1 false)")
         if self.variant.trace_clock and (self.owner.may_fault or "now_ns" in self.owner.used_args):
-            now = ring.packet_clock(self) if self.is_ring else self.get("ts")
-            f.store(64, now, f.gep("%a", ARGS["now_ns"]), 8)
+            self.set_clock()
         caplen, wirelen = self.get("caplen"), self.get("wirelen")
         self.set("pktcap", caplen)
         self.set("pktlen", f.select(f.op(f"icmp ugt i64 {caplen}, {wirelen}"), 64, caplen, wirelen))
@@ -273,6 +302,11 @@ class Loop:
             self._protocol()
         if self._needs(*ARRIVAL_FIELDS):
             self._arrival()
+
+    def set_clock(self) -> None:
+        """The time that the program is told is the packet's."""
+        now = ring.packet_clock(self) if self.is_ring else self.get("ts")
+        self.f.store(64, now, self.f.gep("%a", ARGS["now_ns"]), 8)
 
     def _reads_frame(self) -> bool:
         """Whether the context takes facts from the frame's bytes."""
@@ -390,12 +424,15 @@ class Loop:
         return f.select(group, 64, f.select(everyone, 64, str(PACKET_BROADCAST), str(PACKET_MULTICAST)), single)
 
     # --- the program and what became of the packet -------------------------------------------------------------------------
+    def load_packet(self) -> None:
+        """The packet at hand as functions of the program take it."""
+        for line in ("pkt = load ptr, ptr %pkt.v", "mac = load ptr, ptr %mac.v", "len = load i64, ptr %pktlen.v"):
+            self.f.do("%" + line)
+        self.f.do("%cap = load i64, ptr %pktcap.v")
+
     def _call(self) -> None:
         f = self.f
-        f.lines.append("  %pkt = load ptr, ptr %pkt.v")
-        f.lines.append("  %mac = load ptr, ptr %mac.v")
-        f.lines.append("  %len = load i64, ptr %pktlen.v")
-        f.lines.append("  %cap = load i64, ptr %pktcap.v")
+        self.load_packet()
         r0 = f.op(f"call i64 @prog({self.owner.around.passed})")
         self._verdict = f.op(f"and i64 {r0}, 4294967295")
         if self.owner.may_fault:

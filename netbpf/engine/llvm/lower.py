@@ -6,7 +6,6 @@ Every function takes the same surroundings after its arguments: Args, Meta, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from netbpf.engine.base import UnsupportedProgram
@@ -329,7 +328,7 @@ class SubprogLowerer:
     def _insn(self, pc: int) -> None:
         i = self.insns[pc]
         if not self._ends(pc):
-            _CLASSES[bpf_class(i.code)](self, pc, i)
+            getattr(self, _CLASSES[bpf_class(i.code)])(pc, i)
         elif not self.owner.checked:
             self.f.br("abort")
         else:
@@ -601,13 +600,7 @@ class SubprogLowerer:
         self.f.label(go_on)
 
 
-_CLASSES: Final[dict[int, Callable[[SubprogLowerer, int, Instruction], None]]] = {
-    BPF_ALU: SubprogLowerer._alu,
-    BPF_ALU64: SubprogLowerer._alu,
-    BPF_LDX: SubprogLowerer._load_class,
-    BPF_ST: SubprogLowerer._store,
-    BPF_STX: SubprogLowerer._stx,
-    BPF_LD: SubprogLowerer._ld,
-    BPF_JMP: SubprogLowerer._jmp,
-    BPF_JMP32: SubprogLowerer._jmp,
-}
+_CLASSES: Final[dict[int, str]] = {
+    BPF_ALU: "_alu", BPF_ALU64: "_alu", BPF_LDX: "_load_class", BPF_ST: "_store", BPF_STX: "_stx", BPF_LD: "_ld",
+    BPF_JMP: "_jmp", BPF_JMP32: "_jmp",
+}  # fmt: skip

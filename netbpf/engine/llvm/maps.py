@@ -32,6 +32,11 @@ def emit_map(index: int, m: Map) -> str:
     return "\n".join([table, emit_kernels(index, m)])
 
 
+def table_prefetches(index: int, m: Any) -> str:
+    """``void @near(ptr m, i32 hash)`` has a bucket brought in, ``void @reach(ptr m, i32 hash)`` the element that it names."""
+    return _Table(index, m).prefetch_text()
+
+
 def table_functions(index: int, m: Any) -> str:
     """``@hash`` and ``@find`` of a table."""
     return _Table(index, m).lookup_text()
@@ -102,6 +107,18 @@ class _Table:
 
     def lookup_text(self) -> str:
         return self._find()
+
+    def prefetch_text(self) -> str:
+        near = Function(f"define internal void @near{self.i}(ptr %m, i32 %hash) alwaysinline nounwind")
+        near.prefetch(self._bucket(near, "%hash"))
+        near.ret("void")
+        reach = Function(f"define internal void @reach{self.i}(ptr %m, i32 %hash) alwaysinline nounwind")
+        e = reach.load(32, self._bucket(reach, "%hash"), 4)
+        element, value = self._element(reach, e), self._value(reach, e, "0")
+        reach.prefetch(element)
+        reach.prefetch(value)
+        reach.ret("void")
+        return "\n".join([near.text(), reach.text()])
 
     # --- key hashing and comparing -----------------------------------------------------------------------------------
     def _pieces(self) -> list[tuple[int, int]]:
