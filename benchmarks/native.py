@@ -1,13 +1,14 @@
 """The native engine beside the physical limit, libpcap and tcpdump; every line is a ratio of medians of interleaved rounds.
 
     python -m benchmarks.traces DIR
-    python -m benchmarks.native --traces DIR [--rounds 5] [--only loop|filter|command|streams|jobs|kernel] [FILE ...]
+    python -m benchmarks.native --traces DIR [--rounds 5] [--only loop|filter|command|streams|jobs|kernel|inner] [FILE ...]
 
 (a) the counting example, (b) ``ip and tcp port 443 and not net 10.0.0.0/8``, (c) a counter of flows. ``loop``: the native loop
 and a C loop that only walks the records, on one mapping of the file. ``filter``: (b) beside a C loop over libpcap. ``command``:
 the whole process beside tcpdump, netbpf being installed in an environment of its own. ``streams``: a file, standard input and a
 pipe, and the peak memory of each. ``jobs``: two cores beside one. ``kernel``: (c) beside the kernel's JIT running it on one
-packet. Needs a C compiler, libpcap's headers and tcpdump; ``kernel`` needs root.
+packet. ``inner``: maps inside maps, native beside the interpreter. Needs a C compiler, libpcap's headers and tcpdump; ``kernel``
+needs root.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from netbpf.engine.base import Totals
+from netbpf.engine.interp.engine import InterpEngine
 from netbpf.engine.llvm.engine import NativeEngine
 from netbpf.env import SteppedEnv
 from netbpf.host.loader import load_spec
 from netbpf.host.sim.host import SimHost
+from netbpf.packet.batch import PacketBatch
 from netbpf.packet.open import open_capture
 from netbpf.program import ProgramSpec
 from netbpf.sources import cbpf
@@ -41,6 +45,7 @@ ROOT = HERE.parent
 EXPRESSION = "ip and tcp port 443 and not net 10.0.0.0/8"
 FILE_HEADER_BYTES = 24
 MADV_POPULATE_READ = 22
+INTERPRETED_PACKETS = 10_000
 
 
 def compiled(folder: Path, name: str, *libraries: str) -> ctypes.CDLL:
@@ -86,11 +91,11 @@ class Mapping:
 class Walker:
     """One program made live on maps of its own."""
 
-    def __init__(self, spec: ProgramSpec) -> None:
+    def __init__(self, spec: ProgramSpec, engine: Any = None) -> None:
         env = SteppedEnv()
         self.process = SimHost(env=env).process()
         fds = load_spec(self.process, spec)
-        self.loaded = NativeEngine().load(self.process.program(fds.prog_fd), env)
+        self.loaded = (engine or NativeEngine()).load(self.process.program(fds.prog_fd), env)
 
     def walk(self, mapping: Any) -> Totals:
         totals = Totals()
@@ -297,11 +302,23 @@ def measure_kernel(path: Path, folder: Path, rounds: int) -> None:
     )
 
 
+def measure_inner(path: Path, folder: Path, rounds: int) -> None:
+    """Packets counted in maps inside maps, by native code and by the interpreter."""
+    spec = read_program(str(ROOT / "tests" / "data" / "objects" / "map_in_map.o"))
+    walker, mapping = Walker(spec), Mapping(path)
+    packets = walker.walk(mapping).packets
+    with open_capture(path) as reader:
+        batch = PacketBatch.from_records(list(islice(reader, INTERPRETED_PACKETS)))
+    loaded = Walker(spec, InterpEngine()).loaded
+    seconds = interleaved(rounds, {"ours": lambda: walker.walk(mapping), "interp": lambda: loaded.run(batch)})
+    tell(f"inner {path.stem}", seconds["ours"], packets, "interpreter", seconds["interp"] * packets / len(batch))
+
+
 MEASUREMENTS = {
     "loop": measure_loops, "filter": measure_filter, "command": measure_commands, "streams": measure_streams,
-    "jobs": measure_jobs, "kernel": measure_kernel,
+    "jobs": measure_jobs, "kernel": measure_kernel, "inner": measure_inner,
 }  # fmt: skip
-OF_SMALL_FILES = frozenset({"command"})
+OF_SMALL_FILES = frozenset({"command", "inner"})
 OF_MIXED_FILES = frozenset({"streams", "jobs"})
 SMALL_FILE_BYTES = 1 << 28
 

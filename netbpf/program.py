@@ -68,7 +68,8 @@ class InsnFacts:
     ``seen``: some path reaches it (else it is dead code). ``ptr``: the base kind of the pointer a load, store or atomic
     goes through ("ctx", "stack", "map_value", "mem", "mixed" where paths differ, "untrusted" where a load may go anywhere
     and gives 0 from a bad address, "" where none). ``map_index``: into
-    ``VerifiedProgram.maps``, of that pointer or of a map helper's R1 (-1: none, or paths differ). ``const_key``: the value
+    ``VerifiedProgram.maps``, of that pointer or of a map helper's R1 (-1: none, or paths differ). ``inner_of``: where that is a
+    map found in another, the first map of maps there with a template like it, else -1. ``const_key``: the value
     of a map helper's key when it is the same constant on every path, else None. ``stack_off``: constant offset from the
     frame pointer of a stack access, None when variable.
     """
@@ -78,6 +79,7 @@ class InsnFacts:
     map_index: int = -1
     const_key: int | None = None
     stack_off: int | None = None
+    inner_of: int = -1
 
 
 @dataclass(frozen=True, slots=True)

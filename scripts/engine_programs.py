@@ -1,9 +1,10 @@
 """Random programs of map operations and helper calls in assembly, for scripts/engine_fuzz.py: every map kind and helper that the
-native engine compiles, on keys few enough to meet again. Each result is folded into R0."""
+native engine compiles, on keys few enough to meet again; and maps of every kind inside others. Each result is folded into R0."""
 
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 KEYED = (
     "hash key={k} value={v} entries={n}", "hash key={k} value={v} entries={n} flags=1",
@@ -14,8 +15,23 @@ KEYED = (
     "lpm_trie key=8 value={v} entries={n} flags=1",
 )  # fmt: skip
 PUSHED = ("queue value={v} entries={n}", "stack value={v} entries={n}", "bloom_filter value={v} entries={n}")
-KEY_AT, VALUE_AT = -64, -128
+INNER = (
+    *KEYED, *PUSHED, "array key=4 value={v} entries={n} flags=0x1000", "array key=4 value={v} entries={n} flags=0x1000",
+    "hash key={k} value={v} entries={n}",
+)  # fmt: skip
+OUTER_KEYS = 3
+ENTRIES = (1, 2, 5, 9, 17)
+KEY_AT, VALUE_AT, INNER_AT = -64, -128, -200
 FOLD = "    r9 *= 31\n    r9 += r0\n"
+
+
+class Target(NamedTuple):
+    """What an operation is done to: a map's kind and size of values; ``load``: the text that brings it into R1."""
+
+    kind: str
+    has_key: bool
+    value_size: int
+    load: str
 
 
 class Writer:
@@ -24,6 +40,7 @@ class Writer:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.maps: list[tuple[str, str]] = []  # kind, declaration
+        self.inside: list[str] = []  # declarations of what is in maps of maps
         self.lines: list[str] = []
         self.labels = 0
 
@@ -37,16 +54,44 @@ class Writer:
     def declare(self) -> None:
         rng = self.rng
         for _ in range(rng.choice((1, 1, 2, 3))):
+            if rng.random() < 0.35:
+                self.maps.append(self.outer(len(self.maps)))
+                continue
             form = rng.choice((*KEYED, *KEYED, *PUSHED, "ringbuf entries=4096", "perf_event_array key=4 value=4 entries=2"))
-            sizes = {
-                "k": rng.choice((1, 4, 4, 5, 8, 12, 16)),
-                "v": rng.choice((1, 4, 8, 8, 12, 16, 24)),
-                "n": rng.choice((1, 2, 5, 9, 17)),
-            }
-            self.maps.append((form.split()[0], form.format(**sizes)))
+            self.maps.append((form.split()[0], form.format(**self.sizes())))
+
+    def sizes(self) -> dict[str, int]:
+        return {
+            "k": self.rng.choice((1, 4, 4, 5, 8, 12, 16)),
+            "v": self.rng.choice((1, 4, 8, 8, 12, 16, 24)),
+            "n": self.rng.choice(ENTRIES),
+        }
+
+    def outer(self, number: int) -> tuple[str, str]:
+        """A map of maps, one of its entries empty, the others as large as may be."""
+        rng, sizes = self.rng, self.sizes()
+        form = rng.choice(INNER)
+        template = form.format(**sizes)
+        if form.startswith("array") and "0x1000" not in form:
+            other = template
+        else:
+            other = form.format(**sizes | {"n": rng.choice(ENTRIES)})
+        self.inside += [f".map i{number} {template}", f".map j{number} {other}"]
+        kind = rng.choice(("array_of_maps", "hash_of_maps", "hash_of_maps"))
+        first, second = rng.sample(range(OUTER_KEYS), 2)
+        holds = f"{{\n    {first}: &i{number}\n    {second}: &{rng.choice('ij')}{number}\n}}"
+        return template.split()[0], f"{kind} key=4 value=4 entries={OUTER_KEYS} inner({template}) {holds}"
+
+    def target(self, index: int) -> Target:
+        """Map ``index``; of a map of maps, one inside it, if there is one."""
+        kind, declaration = self.maps[index]
+        template = declaration.partition("inner(")[2] or declaration
+        size = int(template.partition("value=")[2].split()[0].rstrip(")")) if "value=" in template else 0
+        load = f"r1 = map[m{index}]" if template is declaration else f"r1 = *(u64 *)(r10 - {-INNER_AT})"
+        return Target(kind, "key=" in template, size, load)
 
     def text(self) -> str:
-        head = [f".map m{i} {declaration}" for i, (_, declaration) in enumerate(self.maps)]
+        head = [*self.inside, *(f".map m{i} {declaration}" for i, (_, declaration) in enumerate(self.maps))]
         return "\n".join([*head, *self.lines, ""])
 
 
@@ -83,16 +128,32 @@ def _key(w: Writer, kind: str) -> None:
         w.put(f"*(u8 *)(r10 - {-KEY_AT}) = r1")
 
 
-def _arguments(w: Writer, index: int) -> None:
-    w.put(f"r1 = map[m{index}]\nr2 = r10\nr2 += {KEY_AT}\nr3 = r10\nr3 += {VALUE_AT}")
+def _arguments(w: Writer, load: str) -> None:
+    w.put(f"{load}\nr2 = r10\nr2 += {KEY_AT}\nr3 = r10\nr3 += {VALUE_AT}")
 
 
-def _keyed(w: Writer, index: int, kind: str, size: int) -> None:
+def _find_inner(w: Writer, index: int, none: str) -> None:
+    """The map inside map ``index`` to INNER_AT; go to ``none`` where there is none."""
+    w.put(f"""
+        r1 = r8
+        r1 &= {OUTER_KEYS}
+        *(u32 *)(r10 - {-KEY_AT}) = r1
+        r1 = map[m{index}]
+        r2 = r10
+        r2 += {KEY_AT}
+        call bpf_map_lookup_elem
+        if r0 == 0 goto {none}
+        *(u64 *)(r10 - {-INNER_AT}) = r0
+    """)
+
+
+def _keyed(w: Writer, target: Target) -> None:
+    kind, size = target.kind, target.value_size
     _key(w, kind)
-    _arguments(w, index)
+    _arguments(w, target.load)
     what = w.rng.choice(("lookup", "lookup", "update", "update", "delete", "percpu"))
     if what == "update":
-        w.put(f"r4 = {w.rng.choice((0, 0, 0, 1, 2, 3))}\ncall bpf_map_update_elem\n{FOLD}")
+        w.put(f"r4 = {w.rng.choice((0, 0, 0, 0, 1, 2, 3, 4, 5))}\ncall bpf_map_update_elem\n{FOLD}")
     elif what == "delete":
         w.put(f"call bpf_map_delete_elem\n{FOLD}")
     else:
@@ -108,10 +169,10 @@ def _keyed(w: Writer, index: int, kind: str, size: int) -> None:
         w.put(f"r9 += 1\n{out}:")
 
 
-def _pushed(w: Writer, index: int, kind: str) -> None:
-    what = w.rng.choice(("push", "push", "peek", "peek" if kind == "bloom_filter" else "pop"))
+def _pushed(w: Writer, target: Target) -> None:
+    what = w.rng.choice(("push", "push", "peek", "peek" if target.kind == "bloom_filter" else "pop"))
     w.put(f"*(u64 *)(r10 - {-VALUE_AT}) = r8")
-    w.put(f"r1 = map[m{index}]\nr2 = r10\nr2 += {VALUE_AT}")
+    w.put(f"{target.load}\nr2 = r10\nr2 += {VALUE_AT}")
     if what == "push":
         w.put(f"r3 = {w.rng.choice((0, 0, 2, 1))}")
     w.put(f"call bpf_map_{what}_elem\n{FOLD}\nr0 = *(u8 *)(r10 - {-VALUE_AT})\n{FOLD}")
@@ -154,6 +215,30 @@ def _plain(w: Writer) -> None:
         w.put(f"r1 = r6\ncall bpf_{name}\n{FOLD}")
 
 
+def _on_map(w: Writer, index: int) -> None:
+    """An operation on a map; on one inside it several, as a program does that has found it."""
+    target = w.target(index)
+    if target.kind == "ringbuf":
+        _ring(w, index)
+    elif target.kind == "perf_event_array":
+        _perf(w, index)
+    elif "inner(" in w.maps[index][1]:
+        none = w.label()
+        _find_inner(w, index, none)
+        for _ in range(w.rng.randrange(1, 5)):
+            _operate(w, target)
+        w.put(f"{none}:")
+    else:
+        _operate(w, target)
+
+
+def _operate(w: Writer, target: Target) -> None:
+    if target.has_key:
+        _keyed(w, target)
+    else:
+        _pushed(w, target)
+
+
 def random_text(rng: random.Random) -> str:
     """A program; most are accepted."""
     w = Writer(rng)
@@ -163,15 +248,6 @@ def random_text(rng: random.Random) -> str:
         if rng.random() < 0.25:
             _plain(w)
             continue
-        index = rng.randrange(len(w.maps))
-        kind, declaration = w.maps[index]
-        if kind == "ringbuf":
-            _ring(w, index)
-        elif kind == "perf_event_array":
-            _perf(w, index)
-        elif "key=" in declaration:
-            _keyed(w, index, kind, int(declaration.partition("value=")[2].split()[0]))
-        else:
-            _pushed(w, index, kind)
+        _on_map(w, rng.randrange(len(w.maps)))
     w.put("r0 = r9\nexit")
     return w.text()

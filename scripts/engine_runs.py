@@ -5,6 +5,7 @@ What scripts/engine_fuzz.py and the engines' tests share.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from netbpf.errors import BpfError, EngineFault, ProgramRejected
 from netbpf.host.loader import load_spec
 from netbpf.host.sim.host import SimHost
 from netbpf.maps.create import create
+from netbpf.maps.inner import is_meta_equal
 from netbpf.maps.perf_buffer import PerfBuffer
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
@@ -46,15 +48,32 @@ def new_env() -> SteppedEnv:
 
 
 def run_loaded(load: Load, program: VerifiedProgram, skbs: list[SkBuff]) -> list[Outcome]:
-    """Each packet in turn through one loaded program; a fault is the last."""
-    env = new_env()
+    """Each packet in turn through one loaded program; a fault is the last. Between packets user space changes what is inside
+    maps of maps, the same way each time."""
+    env, user = new_env(), random.Random(len(skbs))
     loaded = load(program, env)
     out: list[Outcome] = []
     for skb in skbs:
+        for outer in (m for m in program.maps if m.spec.inner is not None):
+            change_inner(user, outer)
         out.append(one_run(loaded, env, replace(skb, cb=bytearray(skb.cb))))
         if isinstance(out[-1].r0, str):
             break
     return out
+
+
+def change_inner(user: random.Random, outer: Any) -> None:
+    """At times: take a map out of another, or put in a new one, of another size where the template lets it."""
+    key, what = user.randrange(min(outer.spec.max_entries, 4)).to_bytes(outer.spec.key_size, "little"), user.random()
+    template = outer.spec.inner
+    larger = replace(template, max_entries=template.max_entries + user.choice((0, 1, 30)))
+    try:
+        if what < 0.1:
+            outer.take_out(key)
+        elif what < 0.3:
+            outer.put(key, create(larger if is_meta_equal(template, larger) else template, n_cpus=outer.n_cpus))
+    except BpfError:
+        pass  # no such entry, or no room: as it may be
 
 
 def one_run(loaded: Any, env: SteppedEnv, skb: SkBuff) -> Outcome:

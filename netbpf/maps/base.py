@@ -33,6 +33,10 @@ class Map(Protocol):
     def address(self) -> int:
         """Address of ``memory[0]`` in this process, for native code; fixed for the map's life."""
 
+    @property
+    def handle(self) -> int:
+        """Address of what a pointer to this map points to (``maps.handle``), for native code; fixed for the map's life."""
+
     # --- as a program's helpers see it; `cpu` picks the per-CPU copy -------------------------------------------
     def lookup(self, key: bytes, cpu: int = 0) -> int:
         """Offset in ``memory`` of the value (``spec.value_size`` bytes), or -1."""

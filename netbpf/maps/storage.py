@@ -15,6 +15,7 @@ from typing import ClassVar
 from netbpf.errors import ENOTSUPP, BpfError
 from netbpf.ints import round_up
 from netbpf.maps.base import BPF_ANY, BPF_EXIST, BPF_F_LOCK
+from netbpf.maps.handle import handle_of
 from netbpf.maps.spec import MapSpec
 
 DEFAULT_SEED = 0x6E657462  # the seed of maps created without BPF_F_ZERO_SEED, fixed so that a run repeats
@@ -38,7 +39,7 @@ def map_anonymous(size_bytes: int) -> mmap.mmap:
 class MapBase:
     """Identity and memory of a live map. ``u32`` and ``u64`` view ``memory`` in words (index = byte offset / 4 or / 8)."""
 
-    __slots__ = ("_address", "_pin", "cpu_stride", "frozen", "map_id", "memory", "n_cpus", "spec", "u32", "u64")
+    __slots__ = ("_address", "_handle", "_pin", "cpu_stride", "frozen", "map_id", "memory", "n_cpus", "spec", "u32", "u64")
     map_type: ClassVar[int]
 
     def __init__(self, spec: MapSpec, size_bytes: int, n_cpus: int, map_id: int) -> None:
@@ -50,6 +51,7 @@ class MapBase:
         self.u64 = view.cast("Q")
         self._address = 0
         self._pin: object = None
+        self._handle: object = None
 
     @property
     def address(self) -> int:
@@ -60,6 +62,15 @@ class MapBase:
             pin = ctypes.c_char.from_buffer(self.memory)
             self._pin, self._address = pin, ctypes.addressof(pin)
         return self._address
+
+    @property
+    def handle(self) -> int:
+        """Address of what a pointer to this map points to (``maps.handle``), for native code; fixed for the map's life."""
+        import ctypes
+
+        if self._handle is None:
+            self._handle = ctypes.create_string_buffer(handle_of(self))
+        return ctypes.addressof(self._handle)  # type: ignore[arg-type]  # a buffer since a moment ago
 
     # --- argument checks of the user-space forms ------------------------------------------------------------------
     @property

@@ -11,6 +11,7 @@ from typing import Final
 from netbpf.ints import s32
 from netbpf.isa import opcodes as op
 from netbpf.isa.instruction import Instruction
+from netbpf.maps.inner import template_shape
 from netbpf.program import InsnFacts, Subprog, VerifiedProgram
 from netbpf.verifier import state as st
 from netbpf.verifier.env import InsnAux, MapInfo, VerifierEnv
@@ -32,6 +33,7 @@ KIND_NAMES: Final = {
     st.PTR_TO_BUF: "buf",
 }
 FUNC_tail_call: Final = 12
+FIRST_INNER: Final = -2  # facts_map of a map found inside map 0; inside map 1: -3 ...
 _MAP_SOURCES: Final = {
     op.BPF_PSEUDO_MAP_FD: op.BPF_PSEUDO_MAP_IDX,
     op.BPF_PSEUDO_MAP_IDX: op.BPF_PSEUDO_MAP_IDX,
@@ -76,8 +78,17 @@ def note_access(env: VerifierEnv, insn: Instruction, regno: int) -> None:
 
 
 def _map_number(env: VerifierEnv, info: MapInfo | None) -> int:
-    """The map's place in the program's list; -1 for none, and for a map found inside another."""
-    return env.map_numbers.get(info, -1) if info is not None else -1
+    """The map's place in the program's list; of a map found inside another FIRST_INNER less the place of the first map of maps
+    with such a template; -1 for none."""
+    if info is None:
+        return -1
+    number = env.map_numbers.get(info)
+    return FIRST_INNER - _outer_number(env, info) if number is None else number
+
+
+def _outer_number(env: VerifierEnv, template: MapInfo) -> int:
+    alike = template_shape(template.spec)
+    return next(i for i, m in enumerate(env.maps) if m.inner is not None and template_shape(m.inner.spec) == alike)
 
 
 def note_call(env: VerifierEnv, insn: Instruction) -> None:
@@ -93,7 +104,8 @@ def note_call(env: VerifierEnv, insn: Instruction) -> None:
 
 def _facts(aux: InsnAux) -> InsnFacts:
     kind = "" if aux.facts_kind == st.CONST_PTR_TO_MAP else KIND_NAMES.get(aux.facts_kind, "mem")
-    return InsnFacts(bool(aux.seen), kind, aux.facts_map, aux.const_key, aux.stack_off)
+    inner_of = FIRST_INNER - aux.facts_map if aux.facts_map <= FIRST_INNER else -1
+    return InsnFacts(bool(aux.seen), kind, max(aux.facts_map, -1), aux.const_key, aux.stack_off, inner_of)
 
 
 def _with_map_numbers(env: VerifierEnv) -> tuple[Instruction, ...]:

@@ -311,3 +311,22 @@ def test_perf_buffers_fill_and_tell_what_they_lost() -> None:
                 buffers[0].consume()
         outcomes.append(found)
     assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+@pytest.mark.parametrize("flags", [0, 1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("index", [1, 9])
+def test_an_array_refuses_flags_in_the_kernels_order(index: int, flags: int) -> None:
+    text = f"""
+    .map m array key=4 value=8 entries=4
+        *(u64 *)(r10 - 8) = {index}
+        r1 = map[m]
+        r2 = r10
+        r2 += -8
+        r3 = r2
+        r4 = {flags}
+        call bpf_map_update_elem
+        exit
+    """
+    skb = SkBuff(head=bytes(20), len=20)
+    want, got = (run_loaded(engine.load, loaded_program(text), [skb]) for engine in (INTERP, NATIVE))
+    assert got == want

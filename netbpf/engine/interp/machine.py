@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
-from netbpf.engine.handle import map_struct
 from netbpf.engine.interp.context import Context, is_context
 from netbpf.engine.interp.memory import (
     CODE_ADDRESS,
@@ -26,6 +25,7 @@ from netbpf.errors import EngineFault
 from netbpf.ints import u64
 from netbpf.isa.opcodes import MAX_BPF_STACK
 from netbpf.maps.base import Map
+from netbpf.maps.handle import map_struct
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
 
@@ -247,7 +247,7 @@ class Machine:
         """The handle of a map, made when first asked for."""
         known = self._handles.get(id(live))
         if known is None:
-            address = self.memory.add(f"struct bpf_map of {live.spec.name!r}", map_struct(live), writable=False)
+            address = self.memory.add(f"struct bpf_map of {live.spec.name!r}", map_struct(live.spec), writable=False)
             known = MapHandle(live, address, self.memory.add_map(live))
             self._handles[id(live)] = self.handles[address] = known
         return known

@@ -85,14 +85,14 @@ class KeyLowerer(SubprogLowerer):
         return known is not None and known.kind == "num"
 
     def _find(self, pc: int) -> None:
-        index = native_map(self, pc, TABLES | LRU_TABLES)
-        if index not in self._tables:
+        m = native_map(self, pc, TABLES | LRU_TABLES)
+        if m is None or m.number not in self._tables:
             self.leave("0")
             return
         f = self.f
-        at = self.pointer(pc, 2, 0, self.owner.program.maps[index].spec.key_size, READ)
-        key = f.zext(f.op(f"call i32 @hash{index}(ptr {at})"), 32)
-        f.ret(f"i64 {f.math('or', f.math('shl', key, 32), index + 1)}")
+        at = self.pointer(pc, 2, 0, m.spec.key_size, READ)
+        key = f.zext(f.op(f"call i32 @hash{m.suffix}(ptr {m.base}, ptr {at})"), 32)
+        f.ret(f"i64 {f.math('or', f.math('shl', key, 32), m.number + 1)}")
 
     def _load_class(self, pc: int, i: Instruction) -> None:
         self._only(self._is_ctx(pc, i.src) or self._is_slot(pc, i.src), super()._load_class, pc, i)

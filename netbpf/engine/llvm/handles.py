@@ -1,4 +1,4 @@
-"""What a register holds that names a map: the address of a struct bpf_map, which may be read."""
+"""What a register holds that names a map: the address of its handle (``maps.handle``), whose struct bpf_map may be read."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from netbpf.engine.handle import map_struct
 from netbpf.maps.base import Map
 from netbpf.program import VerifiedProgram
 
 
 class Handles:
-    """The program's maps by their structs, and any inner map since it was first met. ``on_new`` is told of each of those."""
+    """The program's maps by their handles, and any inner map since Python first met it. ``on_new`` is told of each of those."""
 
     def __init__(self, program: VerifiedProgram) -> None:
-        self._addresses: dict[int, int] = {}  # by id() of the map
-        self._maps: dict[int, Map] = {}
-        self._kept: list[Any] = []
+        self._maps: dict[int, Map] = {}  # held here, so that no other map gets such an address
+        self._outers: list[Any] = [m for m in program.maps if m.spec.inner is not None]
         self.on_new: Callable[[int, Map], None] | None = None
         addresses = [self.address(m) for m in program.maps]
         self._table = (ctypes.c_uint64 * max(1, len(addresses)))(*addresses)
@@ -29,18 +27,18 @@ class Handles:
 
     def address(self, live: Map) -> int:
         """What names this map."""
-        known = self._addresses.get(id(live))
-        if known is not None:
-            return known
-        room = ctypes.create_string_buffer(map_struct(live))
-        made = self._addresses[id(live)] = ctypes.addressof(room)
-        self._maps[made] = live
-        self._kept.append(room)
-        if self.on_new is not None:
-            self.on_new(made, live)
-        return made
+        address = live.handle
+        if address not in self._maps:
+            self._maps[address] = live
+            if self.on_new is not None:
+                self.on_new(address, live)
+        return address
 
     def map_at(self, address: int) -> Map | None:
+        """The map that this address names; native code may have found it in another map."""
+        if address not in self._maps:
+            for inner in (inner for outer in self._outers for inner in outer.objects() if inner.handle == address):
+                self.address(inner)
         return self._maps.get(address)
 
     def known(self) -> Iterator[tuple[int, Map]]:

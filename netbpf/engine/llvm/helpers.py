@@ -173,10 +173,10 @@ def _loop(s: SubprogLowerer, pc: int) -> bool:
 
 def _for_each(s: SubprogLowerer, pc: int) -> bool:
     """bpf_for_each_map_elem(map, callback, ctx, flags) on array kinds: one call per index; others call back."""
-    index, target = native_map(s, pc, ARRAYS), _callback(s, pc, 2)
-    if index < 0 or target < 0:
+    m, target = native_map(s, pc, ARRAYS), _callback(s, pc, 2)
+    if m is None or m.number < 0 or target < 0:
         return False
-    f, m = s.f, s.owner.program.maps[index]
+    f = s.f
     ctx, flags = s.get(3), s.get(4)
     key, per_cpu = f"%each{pc}", m.spec.map_type in PER_CPU
     f.lines.insert(2, f"  {key} = alloca i64")
@@ -191,8 +191,8 @@ def _for_each(s: SubprogLowerer, pc: int) -> bool:
     s.set(0, n)
     f.cond(f.op(f"icmp ult i64 {n}, {m.spec.max_entries}"), body, done)
     f.label(body)
-    value = f.op(f"call i64 @lookup{index}(ptr %m{index}, ptr {key}, i64 {cpu})")
-    result = s.call_subprog(pc, target, [s.map_handle(index), f.op(f"ptrtoint ptr {key} to i64"), value, ctx])
+    value = f.op(f"call i64 @lookup{m.suffix}(ptr {m.base}, ptr {key}, i64 {cpu})")
+    result = s.call_subprog(pc, target, [s.map_handle(m.number), f.op(f"ptrtoint ptr {key} to i64"), value, ctx])
     s.leave_on_fault()
     after = f.op(f"add i64 {n}, 1")
     f.store(64, after, key, 8)

@@ -36,7 +36,7 @@ from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS, NO_PREFETCH, PREFETCH_BL
 from netbpf.engine.llvm.ir import INTRINSICS, Function
 from netbpf.engine.llvm.kernels.language import compile_kernels
 from netbpf.engine.llvm.lower import Lowerer
-from netbpf.engine.llvm.maps import emit_map
+from netbpf.engine.llvm.maps import emit_inner, emit_map
 from netbpf.engine.llvm.needs import needs_checks
 from netbpf.engine.llvm.store import emit_columns, emit_room, emit_store
 from netbpf.engine.llvm.variant import Variant
@@ -62,6 +62,7 @@ def module(program: VerifiedProgram, variant: Variant) -> Module:
     if lowerer.called_back:
         lowerer, functions = _lower(program, variant, calls_back=True)
     maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps))
+    maps += "\n" + "\n".join(emit_inner(i, program.maps[i]) for i in sorted(lowerer.used_inner))
     if variant.sharded:
         maps += "\n" + compile_kernels("flow", "_key", {}, {})
     run = _one(lowerer) if variant.kind in ("one", "memory") else _loop(lowerer, variant)

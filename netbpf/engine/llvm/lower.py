@@ -6,6 +6,7 @@ Every function takes the same surroundings after its arguments: Args, Meta, the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from netbpf.engine.base import UnsupportedProgram
@@ -26,6 +27,7 @@ from netbpf.engine.llvm.checks import (
 )
 from netbpf.engine.llvm.flow import ENTRY, Known, Regs, analyse, successors
 from netbpf.engine.llvm.ir import Function, signed_text
+from netbpf.engine.llvm.shape import RINGS
 from netbpf.ints import round_up
 from netbpf.isa.cfg import insn_starts, jump_target, subprog_starts
 from netbpf.isa.disasm import format_insn
@@ -92,6 +94,8 @@ from netbpf.isa.opcodes import (
     bpf_src,
     is_ld_imm64,
 )
+from netbpf.maps.base import Map
+from netbpf.maps.inner import template_shape
 from netbpf.program import InsnFacts, Subprog, VerifiedProgram
 
 FUNC_TAG: Final = 0x6675_6E00_0000_0000  # with a subprogram's index, what a register holds that names it: no address
@@ -144,11 +148,17 @@ class Surroundings:
     at ``%mac``, the others at ``%pkt`` + MAC_BYTES: a VLAN tag that was moved out may lie between them. ``alone``: nobody but
     this code touches the maps while it runs."""
 
-    def __init__(self, n_maps: int, alone: bool) -> None:
-        maps, kind = [f"%m{i}" for i in range(n_maps)], "ptr noalias" if alone else "ptr"
+    def __init__(self, maps: Sequence[Map], alone: bool) -> None:
         packet = ["ptr %a", "ptr %meta", "ptr %pkt", "ptr %mac", "i64 %len", "i64 %cap"]
-        self.params = ", ".join([*packet, *(f"{kind} {m}" for m in maps)])
-        self.passed = ", ".join([*packet, *(f"ptr {m}" for m in maps)])
+        kinds = ["ptr noalias" if alone and not _may_be_inside(m, maps) else "ptr" for m in maps]
+        self.params = ", ".join([*packet, *(f"{kind} %m{i}" for i, kind in enumerate(kinds))])
+        self.passed = ", ".join([*packet, *(f"ptr %m{i}" for i in range(len(maps)))])
+
+
+def _may_be_inside(m: Map, maps: Sequence[Map]) -> bool:
+    """Whether the map may also be found in one of these, under another address."""
+    templates = [outer.spec.inner for outer in maps if outer.spec.inner is not None]
+    return any(template_shape(template) == template_shape(m.spec) for template in templates)
 
 
 class Lowerer:
@@ -164,12 +174,13 @@ class Lowerer:
         self.subprogs = program_subprogs(program)
         self.called_back = self.wants_flat = False  # wants_flat: the packet in one piece
         self.may_fault = checked or calls_back
-        self.around = Surroundings(len(program.maps), alone=not calls_back)
+        self.around = Surroundings(program.maps, alone=not calls_back)
         self.used_meta: set[str] = set()
         self.used_args: set[str] = set()
+        self.used_inner: set[int] = set()  # maps of maps whose inner maps are operated on
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
         # whether records may come from rings that are none of the program's own maps, or from a helper that Python runs
-        self.reserves_elsewhere = any(m.spec.inner is not None for m in program.maps) or _calls_by_number(program)
+        self.reserves_elsewhere = any(_holds_rings(m) for m in program.maps) or _calls_by_number(program)
         self.start_of = {s.start: i for i, s in enumerate(self.subprogs)}
 
     def functions(self) -> str:
@@ -193,6 +204,10 @@ def program_subprogs(program: VerifiedProgram) -> tuple[Subprog, ...]:
     starts = [s for s in subprog_starts(program.insns) if s < len(program.insns)]
     ends = [*starts[1:], len(program.insns)]
     return tuple(Subprog(start, end, MAX_BPF_STACK) for start, end in zip(starts, ends, strict=True))
+
+
+def _holds_rings(m: Map) -> bool:
+    return m.spec.inner is not None and m.spec.inner.map_type in RINGS
 
 
 def _calls_by_number(program: VerifiedProgram) -> bool:
@@ -323,6 +338,10 @@ class SubprogLowerer:
         if known and known.kind == "map":
             return known.value
         return self.owner.facts(pc).map_index if r == 1 else -1
+
+    def inner_of(self, pc: int) -> int:
+        """Which of the program's maps of maps has a template like the map that R1 names at ``pc``, or -1."""
+        return -1 if self.owner.checked or self.map_index(pc, 1) >= 0 else self.owner.facts(pc).inner_of
 
     # --- dispatch ----------------------------------------------------------------------------------------------------
     def _insn(self, pc: int) -> None:

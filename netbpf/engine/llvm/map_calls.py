@@ -3,47 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from netbpf.abi.maps import MapType
 from netbpf.engine.llvm.abi import ARGS
 from netbpf.engine.llvm.checks import READ, WRITE
-from netbpf.engine.llvm.shape import KEYED, LRU_TABLES, PER_CPU, PUSHED, QUEUES, RINGS, TABLES, TRIES
+from netbpf.engine.llvm.maps import inner_suffix
+from netbpf.engine.llvm.shape import (
+    ARRAYS,
+    KEYED,
+    LRU_TABLES,
+    MAPS_OF_MAPS,
+    PER_CPU,
+    PUSHED,
+    QUEUES,
+    RINGS,
+    TABLES,
+    TRIES,
+)
 from netbpf.maps.check import PAGE_SIZE
+from netbpf.maps.handle import ADDRESS_AT
+from netbpf.maps.spec import MapSpec
 
 if TYPE_CHECKING:
     from netbpf.engine.llvm.lower import SubprogLowerer
-    from netbpf.maps.spec import MapSpec
 
 RING_HEADER: Final = 8
 RING_META_PAGES: Final = 3
 
 
-def native_map(s: SubprogLowerer, pc: int, kinds: Set[int], register: int = 1) -> int:
-    """Which of the program's maps a register names, if it is of one of these kinds; else -1."""
+class MapRef(NamedTuple):
+    """The map of a call. ``suffix``: of the functions for it; ``base``: the pointer they take, see ``maps``; ``number``: which of
+    the program's maps it is, -1 for one found in another."""
+
+    suffix: str
+    base: str
+    spec: MapSpec
+    n_cpus: int
+    number: int
+
+
+def native_map(s: SubprogLowerer, pc: int, kinds: Set[int], register: int = 1) -> MapRef | None:
+    """The map that a register names, if it is known and of one of these kinds."""
     index = s.map_index(pc, register)
-    return index if index >= 0 and s.owner.program.maps[index].spec.map_type in kinds else -1
+    if index >= 0:
+        return own_map(s, index) if s.owner.program.maps[index].spec.map_type in kinds else None
+    return _inner_map(s, s.inner_of(pc), kinds) if register == 1 else None
 
 
-def _spec(s: SubprogLowerer, index: int) -> MapSpec:
-    return s.owner.program.maps[index].spec
+def own_map(s: SubprogLowerer, index: int) -> MapRef:
+    live: Any = s.owner.program.maps[index]
+    return MapRef(str(index), f"%m{index}", live.spec, live.n_cpus, index)
 
 
-def _cpu(s: SubprogLowerer, index: int, kinds: Set[int]) -> str:
+def _inner_map(s: SubprogLowerer, outer_index: int, kinds: Set[int]) -> MapRef | None:
+    """The map that R1 names, one of those inside a map of maps."""
+    outer: Any = s.owner.program.maps[outer_index] if outer_index >= 0 else None
+    if outer is None or outer.spec.inner.map_type not in kinds:
+        return None
+    s.owner.used_inner.add(outer_index)
+    base = s.f.op(f"inttoptr i64 {s.get(1)} to ptr")
+    if outer.spec.inner.map_type not in ARRAYS:
+        base = s.f.op(f"load ptr, ptr {s.f.gep(base, ADDRESS_AT)}, align 8")
+    return MapRef(inner_suffix(outer_index), base, outer.spec.inner, outer.n_cpus, -1)
+
+
+def _cpu(s: SubprogLowerer, m: MapRef, kinds: Set[int]) -> str:
     """The CPU operand of an operation that asks for one in these kinds; else 0."""
-    if _spec(s, index).map_type not in kinds:
+    if m.spec.map_type not in kinds:
         return "0"
     s.owner.used_args.add("cpu_id")
     return s.f.load(64, s.f.gep("%a", ARGS["cpu_id"]), 8)
 
 
-def _key(s: SubprogLowerer, pc: int, index: int) -> str:
+def _key(s: SubprogLowerer, pc: int, m: MapRef) -> str:
     """R2 as a pointer to a key."""
-    return s.pointer(pc, 2, 0, _spec(s, index).key_size, READ)
+    return s.pointer(pc, 2, 0, m.spec.key_size, READ)
 
 
-def _value(s: SubprogLowerer, pc: int, index: int, register: int, access: int = READ) -> str:
-    return s.pointer(pc, register, 0, _spec(s, index).value_size, access)
+def _value(s: SubprogLowerer, pc: int, m: MapRef, register: int, access: int = READ) -> str:
+    return s.pointer(pc, register, 0, m.spec.value_size, access)
 
 
 def _room(s: SubprogLowerer, size: int) -> str:
@@ -60,132 +99,139 @@ def _copied(s: SubprogLowerer, at: str, size: int) -> str:
     return s.f.op(f"ptrtoint ptr {room} to i64")
 
 
-def _kernel(s: SubprogLowerer, name: str, index: int, *args: str) -> str:
-    """Call a kernel of map ``index``."""
-    memory = s.f.op(f"ptrtoint ptr %m{index} to i64")
-    return s.f.op(f"call i64 @{name}{index}({', '.join(f'i64 {a}' for a in (memory, *args))})")
+def _kernel(s: SubprogLowerer, name: str, m: MapRef, *args: str) -> str:
+    """Call a kernel of a map."""
+    memory = s.f.op(f"ptrtoint ptr {m.base} to i64")
+    return s.f.op(f"call i64 @{name}{m.suffix}({', '.join(f'i64 {a}' for a in (memory, *args))})")
 
 
 # --- maps with keys ----------------------------------------------------------------------------------------------------------
 def _lookup(s: SubprogLowerer, pc: int) -> bool:
-    index = native_map(s, pc, KEYED)
-    if index < 0:
+    # a checked program's map that is found in another has to be told to its regions, which Python does
+    m = native_map(s, pc, KEYED if s.owner.checked else KEYED | MAPS_OF_MAPS)
+    if m is None:
         return False
-    if _spec(s, index).map_type in TRIES:
-        s.set(0, _kernel(s, "trie_lookup", index, _copied(s, _key(s, pc, index), _spec(s, index).key_size)))
-        return True
-    cpu = _cpu(s, index, PER_CPU)
-    s.set(0, s.f.op(f"call i64 @lookup{index}(ptr %m{index}, ptr {_key(s, pc, index)}, i64 {cpu})"))
+    if m.spec.map_type in TRIES:
+        s.set(0, _kernel(s, "trie_lookup", m, _copied(s, _key(s, pc, m), m.spec.key_size)))
+    else:
+        s.set(0, _lookup_on(s, m, _key(s, pc, m), _cpu(s, m, PER_CPU)))
     return True
+
+
+def _lookup_on(s: SubprogLowerer, m: MapRef, key: str, cpu: str) -> str:
+    return s.f.op(f"call i64 @lookup{m.suffix}(ptr {m.base}, ptr {key}, i64 {cpu})")
 
 
 def _lookup_percpu(s: SubprogLowerer, pc: int) -> bool:
     """As a lookup, of the CPU in R3; 0 where there is none."""
-    index = native_map(s, pc, KEYED & PER_CPU)
-    if index < 0:
+    m = native_map(s, pc, KEYED & PER_CPU)
+    if m is None:
         return False
     f = s.f
-    cpu, key = f.math("and", s.get(3), 0xFFFF_FFFF), _key(s, pc, index)
+    cpu, key = f.math("and", s.get(3), 0xFFFF_FFFF), _key(s, pc, m)
     s.set(0, "0")
     there, done = f.fresh_label("there"), f.fresh_label("looked")
-    f.cond(f.test("ult", cpu, s.owner.program.maps[index].n_cpus), there, done)  # type: ignore[attr-defined]
+    f.cond(f.test("ult", cpu, m.n_cpus), there, done)
     f.label(there)
-    s.set(0, f.op(f"call i64 @lookup{index}(ptr %m{index}, ptr {key}, i64 {cpu})"))
+    s.set(0, _lookup_on(s, m, key, cpu))
     f.label(done)
     return True
 
 
 def _update(s: SubprogLowerer, pc: int) -> bool:
-    index = native_map(s, pc, KEYED)
-    if index < 0:
+    m = native_map(s, pc, KEYED)
+    if m is None:
         return False
-    spec, key, value, flags = _spec(s, index), _key(s, pc, index), _value(s, pc, index, 3), s.get(4)
-    if spec.map_type in LRU_TABLES | TRIES:
-        args = [_copied(s, key, spec.key_size), _copied(s, value, spec.value_size), flags]
-        if spec.map_type in TRIES:
-            s.set(0, _kernel(s, "trie_update", index, *args))
+    key, value, flags = _key(s, pc, m), _value(s, pc, m, 3), s.get(4)
+    if m.spec.map_type in LRU_TABLES | TRIES:
+        args = [_copied(s, key, m.spec.key_size), _copied(s, value, m.spec.value_size), flags]
+        if m.spec.map_type in TRIES:
+            s.set(0, _kernel(s, "trie_update", m, *args))
         else:
-            s.set(0, _kernel(s, "lru_update", index, *args, _cpu(s, index, LRU_TABLES)))
+            s.set(0, _kernel(s, "lru_update", m, *args, _cpu(s, m, LRU_TABLES)))
         return True
-    cpu = _cpu(s, index, PER_CPU | TABLES)  # a table keeps a spare element for each
-    s.set(0, s.f.op(f"call i64 @update{index}(ptr %m{index}, ptr {key}, ptr {value}, i64 {flags}, i64 {cpu})"))
+    cpu = _cpu(s, m, PER_CPU | TABLES)  # a table keeps a spare element for each
+    s.set(0, s.f.op(f"call i64 @update{m.suffix}(ptr {m.base}, ptr {key}, ptr {value}, i64 {flags}, i64 {cpu})"))
     return True
 
 
 def _delete(s: SubprogLowerer, pc: int) -> bool:
-    index = native_map(s, pc, KEYED)
-    if index < 0:
+    m = native_map(s, pc, KEYED)
+    if m is None:
         return False
-    spec, key = _spec(s, index), _key(s, pc, index)
-    if spec.map_type in LRU_TABLES | TRIES:
-        name = "trie_delete" if spec.map_type in TRIES else "lru_delete"
-        s.set(0, _kernel(s, name, index, _copied(s, key, spec.key_size)))
+    key = _key(s, pc, m)
+    if m.spec.map_type in LRU_TABLES | TRIES:
+        name = "trie_delete" if m.spec.map_type in TRIES else "lru_delete"
+        s.set(0, _kernel(s, name, m, _copied(s, key, m.spec.key_size)))
     else:
-        s.set(0, s.f.op(f"call i64 @delete{index}(ptr %m{index}, ptr {key})"))
+        s.set(0, s.f.op(f"call i64 @delete{m.suffix}(ptr {m.base}, ptr {key})"))
     return True
 
 
 # --- maps without keys ---------------------------------------------------------------------------------------------------------
 def _push(s: SubprogLowerer, pc: int) -> bool:
-    index = native_map(s, pc, PUSHED)
-    if index >= 0:
-        value = _copied(s, _value(s, pc, index, 2), _spec(s, index).value_size)
-        s.set(0, _kernel(s, "push", index, value, s.get(3)))
-    return index >= 0
+    m = native_map(s, pc, PUSHED)
+    if m is None:
+        return False
+    s.set(0, _kernel(s, "push", m, _copied(s, _value(s, pc, m, 2), m.spec.value_size), s.get(3)))
+    return True
 
 
 def _pop(s: SubprogLowerer, pc: int) -> bool:
-    index = native_map(s, pc, QUEUES)
-    return index >= 0 and _taken(s, pc, index, "pop")
+    m = native_map(s, pc, QUEUES)
+    return m is not None and _taken(s, pc, m, "pop")
 
 
 def _peek(s: SubprogLowerer, pc: int) -> bool:
-    index = native_map(s, pc, PUSHED)
-    if index >= 0 and _spec(s, index).map_type == MapType.BLOOM_FILTER:
-        s.set(0, _kernel(s, "peek", index, _copied(s, _value(s, pc, index, 2), _spec(s, index).value_size)))
+    m = native_map(s, pc, PUSHED)
+    if m is not None and m.spec.map_type == MapType.BLOOM_FILTER:
+        s.set(0, _kernel(s, "peek", m, _copied(s, _value(s, pc, m, 2), m.spec.value_size)))
         return True
-    return index >= 0 and _taken(s, pc, index, "peek")
+    return m is not None and _taken(s, pc, m, "peek")
 
 
-def _taken(s: SubprogLowerer, pc: int, index: int, name: str) -> bool:
+def _taken(s: SubprogLowerer, pc: int, m: MapRef, name: str) -> bool:
     """What a queue or stack gives goes to R2, zeroes where it gives nothing."""
-    size = _spec(s, index).value_size
-    to, room = _value(s, pc, index, 2, WRITE), _room(s, size)
-    result = _kernel(s, name, index, s.f.op(f"ptrtoint ptr {room} to i64"))
+    size = m.spec.value_size
+    to, room = _value(s, pc, m, 2, WRITE), _room(s, size)
+    result = _kernel(s, name, m, s.f.op(f"ptrtoint ptr {room} to i64"))
     s.f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr align 8 {room}, i64 {size}, i1 false)")
     s.set(0, result)
     return True
 
 
 # --- ring buffers: in a checked program Python makes a record a region, and ends it --------------------------------------------
-def _ring(s: SubprogLowerer, pc: int) -> int:
-    return -1 if s.owner.checked or s.owner.reserves_elsewhere else native_map(s, pc, RINGS)
+def _ring(s: SubprogLowerer, pc: int) -> MapRef | None:
+    return None if s.owner.checked or s.owner.reserves_elsewhere else native_map(s, pc, RINGS)
 
 
 def _ring_output(s: SubprogLowerer, pc: int) -> bool:
-    index = _ring(s, pc)
-    if index >= 0:
-        known = s.known(pc, 3)
-        if known and known.kind == "num" and 0 < known.value <= 512:
-            data = _copied(s, s.pointer(pc, 2, 0, known.value, READ), known.value)
-        else:
-            data = s.get(2)
-        s.set(0, _kernel(s, "output", index, data, s.get(3), s.get(4)))
-    return index >= 0
+    m = _ring(s, pc)
+    if m is None:
+        return False
+    known = s.known(pc, 3)
+    if known and known.kind == "num" and 0 < known.value <= 512:
+        data = _copied(s, s.pointer(pc, 2, 0, known.value, READ), known.value)
+    else:
+        data = s.get(2)
+    s.set(0, _kernel(s, "output", m, data, s.get(3), s.get(4)))
+    return True
 
 
 def _ring_reserve(s: SubprogLowerer, pc: int) -> bool:
-    index = _ring(s, pc)
-    if index >= 0:
-        s.set(0, _kernel(s, "reserve", index, s.get(2), s.get(3)))
-    return index >= 0
+    m = _ring(s, pc)
+    if m is None:
+        return False
+    s.set(0, _kernel(s, "reserve", m, s.get(2), s.get(3)))
+    return True
 
 
 def _ring_query(s: SubprogLowerer, pc: int) -> bool:
-    index = _ring(s, pc)
-    if index >= 0:
-        s.set(0, _kernel(s, "query", index, s.get(2)))
-    return index >= 0
+    m = _ring(s, pc)
+    if m is None:
+        return False
+    s.set(0, _kernel(s, "query", m, s.get(2)))
+    return True
 
 
 def _ring_end(discard: int) -> Callable[[SubprogLowerer, int], bool]:
@@ -205,7 +251,7 @@ def _ring_end(discard: int) -> Callable[[SubprogLowerer, int], bool]:
             mine, other = f.fresh_label("mine"), f.fresh_label("other")
             f.cond(f.test("eq", base, f.op(f"ptrtoint ptr %m{index} to i64")), mine, other)
             f.label(mine)
-            _kernel(s, "commit", index, sample, str(discard))
+            _kernel(s, "commit", own_map(s, index), sample, str(discard))
             f.br(done)
             f.label(other)
         f.br(done)
@@ -218,8 +264,8 @@ def _ring_end(discard: int) -> Callable[[SubprogLowerer, int], bool]:
 
 def _perf_output(s: SubprogLowerer, pc: int) -> bool:
     """R2 map, R3 flags, R4 data, R5 size; as many bytes of the packet as the flags say follow."""
-    index = native_map(s, pc, frozenset({MapType.PERF_EVENT_ARRAY}), 2)
-    if index < 0:
+    m = native_map(s, pc, frozenset({MapType.PERF_EVENT_ARRAY}), 2)
+    if m is None:
         return False
     s.owner.wants_flat = True
     f, known = s.f, s.known(pc, 5)
@@ -228,8 +274,8 @@ def _perf_output(s: SubprogLowerer, pc: int) -> bool:
     else:
         data = f.op(f"ptrtoint ptr {s.pointer(pc, 4, 0, s.get(5), READ)} to i64")
     packet = f.op("ptrtoint ptr %pkt to i64")
-    cpu = _cpu(s, index, frozenset({MapType.PERF_EVENT_ARRAY}))
-    s.set(0, _kernel(s, "perf_output", index, s.get(3), data, s.get(5), packet, "%cap", cpu))
+    cpu = _cpu(s, m, frozenset({MapType.PERF_EVENT_ARRAY}))
+    s.set(0, _kernel(s, "perf_output", m, s.get(3), data, s.get(5), packet, "%cap", cpu))
     return True
 
 

@@ -6,7 +6,9 @@ They work on the bytes that ``netbpf.maps`` states (maps.table, maps.array ...) 
     i64 @update{i}(ptr m, ptr key, ptr value, i64 flags, i64 cpu)    0 or -errno; not the LRU kinds
     i64 @delete{i}(ptr m, ptr key)                                   0 or -errno; not the LRU kinds
 
-``m`` is the map's memory. What is longer, and the other kinds, are ``kernels``.
+``m`` is the map's memory. What is longer, and the other kinds, are ``kernels``. A map of maps has a lookup alone, that gives the
+handle of the map found. The maps in it share their code (``emit_inner``): what is not the same in all of them it reads from their
+memory, of an array from its handle, which is ``m`` there.
 """
 
 from __future__ import annotations
@@ -14,54 +16,98 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from netbpf.abi.maps import MapType
 from netbpf.engine.llvm.ir import Function, signed_text
 from netbpf.engine.llvm.kernel_maps import emit_kernels
 from netbpf.engine.llvm.shape import ARRAYS, LRU_TABLES, PER_CPU, TABLES
 from netbpf.ints import round_up
-from netbpf.maps.base import Map
+from netbpf.maps.base import BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, Map
+from netbpf.maps.create import create
+from netbpf.maps.handle import ADDRESS_AT, CPU_STRIDE_AT, MAX_ENTRIES_AT
 from netbpf.maps.jhash import FOLD_MULTIPLIER, JHASH_INITVAL
 from netbpf.maps.lru_table import REF_OFF
-from netbpf.maps.table import COUNT, FREE, FRESH, HASH_FOLD, HASH_KIND, MAX_ENTRIES, SEED, SPARE_OFF
+from netbpf.maps.table import (
+    BUCKETS_OFF,
+    COUNT,
+    CPU_STRIDE,
+    ELEMS_OFF,
+    FREE,
+    FRESH,
+    HASH_FOLD,
+    HASH_KIND,
+    MAX_ENTRIES,
+    N_BUCKETS,
+    SEED,
+    SPARE_OFF,
+    VALUE_OFF,
+)
 
 
 def emit_map(index: int, m: Map) -> str:
     """The functions of map ``index``."""
-    if m.spec.map_type in ARRAYS:
-        return _Array(index, m).text()
-    table = _Table(index, m).text() if m.spec.map_type in TABLES | LRU_TABLES else ""
-    return "\n".join([table, emit_kernels(index, m)])
+    return _emit(str(index), m, shared=False)
+
+
+def emit_inner(outer_index: int, outer: Any) -> str:
+    """The functions of every map inside a map of maps, ``inner_suffix`` in their names."""
+    layout = create(outer.spec.inner, n_cpus=outer.n_cpus)  # never holds anything
+    return _emit(inner_suffix(outer_index), layout, shared=True)
+
+
+def inner_suffix(outer_index: int) -> str:
+    return f"{outer_index}.inner"
+
+
+def _emit(suffix: str, m: Map, *, shared: bool) -> str:
+    kind = m.spec.map_type
+    if kind in ARRAYS:
+        return _Array(suffix, m, shared).text()
+    if kind == MapType.ARRAY_OF_MAPS:
+        return _ArrayOfMaps(suffix, m, shared).text()
+    if kind == MapType.HASH_OF_MAPS:
+        return _HashOfMaps(suffix, m, shared).text()
+    table = _Table(suffix, m, shared).text() if kind in TABLES | LRU_TABLES else ""
+    return "\n".join([table, emit_kernels(suffix, m, shared=shared)])
 
 
 def table_prefetches(index: int, m: Any) -> str:
     """``void @near(ptr m, i32 hash)`` has a bucket brought in, ``void @reach(ptr m, i32 hash)`` the element that it names."""
-    return _Table(index, m).prefetch_text()
+    return _Table(str(index), m, shared=False).prefetch_text()
 
 
 def table_functions(index: int, m: Any) -> str:
     """``@hash`` and ``@find`` of a table."""
-    return _Table(index, m).lookup_text()
+    return _Table(str(index), m, shared=False).lookup_text()
 
 
 class _Array:
-    """ARRAY and PERCPU_ARRAY."""
+    """ARRAY and PERCPU_ARRAY. With ``shared`` code for all like ``m`` but for their number of entries."""
 
-    def __init__(self, index: int, m: Any) -> None:
-        self.i, self.m, self.spec = index, m, m.spec
+    def __init__(self, suffix: str, m: Any, shared: bool) -> None:
+        self.i, self.m, self.spec, self.shared = suffix, m, m.spec, shared
         self.per_cpu = m.spec.map_type in PER_CPU
+
+    def _from_handle(self, f: Function, bits: int, at: int, own: int) -> str:
+        return f.load(bits, f.gep("%m", at), bits // 8) if self.shared else str(own)
 
     def _address(self, f: Function, key: str) -> str:
         at = f.op(f"mul nuw i64 {f.zext(key, 32)}, {self.m.elem_size}")
         if self.per_cpu:
-            at = f.op(f"add i64 {at}, {f.op(f'mul i64 %cpu, {self.m.plane_size}')}")
-        return f.gep("%m", at)
+            stride = self._from_handle(f, 64, CPU_STRIDE_AT, self.m.cpu_stride)
+            at = f.op(f"add i64 {at}, {f.op(f'mul i64 %cpu, {stride}')}")
+        memory = f.op(f"load ptr, ptr {f.gep('%m', ADDRESS_AT)}, align 8") if self.shared else "%m"
+        return f.gep(memory, at)
 
     def text(self) -> str:
         return "\n".join([self._lookup(), self._update(), self._delete()])
 
+    def _in_range(self, f: Function, key: str) -> str:
+        return f.op(f"icmp ult i32 {key}, {self._from_handle(f, 32, MAX_ENTRIES_AT, self.spec.max_entries)}")
+
     def _lookup(self) -> str:
         f = Function(f"define internal i64 @lookup{self.i}(ptr %m, ptr %key, i64 %cpu) alwaysinline nounwind")
         key = f.load(32, "%key")
-        f.cond(f.op(f"icmp ult i32 {key}, {self.spec.max_entries}"), "hit", "miss")
+        f.cond(self._in_range(f, key), "hit", "miss")
         f.label("hit")
         f.ret(f"i64 {f.op(f'ptrtoint ptr {self._address(f, key)} to i64')}")
         f.label("miss")
@@ -70,12 +116,14 @@ class _Array:
 
     def _update(self) -> str:
         f = Function(f"define internal i64 @update{self.i}(ptr %m, ptr %key, ptr %value, i64 %flags, i64 %cpu) nounwind")
-        f.cond(f.op("icmp ugt i64 %flags, 2"), "einval", "range")
+        f.cond(f.test("ugt", f.math("and", "%flags", ~BPF_F_LOCK), BPF_EXIST), "einval", "range")
         f.label("range")
         key = f.load(32, "%key")
-        f.cond(f.op(f"icmp ult i32 {key}, {self.spec.max_entries}"), "exists", "e2big")
+        f.cond(self._in_range(f, key), "exists", "e2big")
         f.label("exists")
-        f.cond(f.op("icmp eq i64 %flags, 1"), "eexist", "write")
+        f.cond(f.test("ne", f.math("and", "%flags", BPF_NOEXIST), 0), "eexist", "unlocked")
+        f.label("unlocked")
+        f.cond(f.test("ne", f.math("and", "%flags", BPF_F_LOCK), 0), "einval", "write")
         f.label("write")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {self._address(f, key)}, ptr %value, i64 {self.spec.value_size}, i1 false)")
         f.ret("i64 0")
@@ -90,15 +138,33 @@ class _Array:
         return f.text()
 
 
-class _Table:
-    """HASH and PERCPU_HASH, and what their LRU kinds have in common with them: the table of maps.table."""
+class _ArrayOfMaps(_Array):
+    """The slots of ``maps.inner``, one after another."""
 
-    def __init__(self, index: int, m: Any) -> None:
-        self.i, self.m, self.spec = index, m, m.spec
+    def text(self) -> str:
+        f = Function(f"define internal i64 @lookup{self.i}(ptr %m, ptr %key, i64 %cpu) alwaysinline nounwind")
+        key = f.load(32, "%key")
+        f.cond(self._in_range(f, key), "hit", "miss")
+        f.label("hit")
+        f.ret(f"i64 {f.load(64, self._address(f, key), 8)}")
+        f.label("miss")
+        f.ret("i64 0")
+        return f.text()
+
+
+class _Table:
+    """HASH and PERCPU_HASH, and what their LRU kinds have in common with them: the table of maps.table. With ``shared`` code for
+    all like ``m`` but for what their headers say."""
+
+    def __init__(self, suffix: str, m: Any, shared: bool) -> None:
+        self.i, self.m, self.spec, self.shared = suffix, m, m.spec, shared
         self.per_cpu, self.is_lru = m.spec.map_type in PER_CPU, m.spec.map_type in LRU_TABLES
-        self.buckets_off = int(m.u64[4])
-        self.elems_off = int(m.u64[5])
-        self.mask = m.n_buckets - 1
+
+    def _header(self, f: Function, bits: int, word: int) -> str:
+        """The header's u32 or u64 of this number."""
+        if self.shared:
+            return f.load(bits, f.gep("%m", word * bits // 8), bits // 8)
+        return signed_text(int((self.m.u32 if bits == 32 else self.m.u64)[word]), bits)
 
     def text(self) -> str:
         if self.is_lru:
@@ -142,13 +208,13 @@ class _Table:
 
     def _hash(self, f: Function) -> str:
         """The key's 32-bit hash."""
-        seed = int(self.m.u32[SEED])
+        seed = self._header(f, 32, SEED)
         if self.m.u32[HASH_KIND] == HASH_FOLD:
             return self._fold(f, seed)
         return self._jhash(f, seed)
 
-    def _fold(self, f: Function, seed: int) -> str:
-        h = signed_text(seed * FOLD_MULTIPLIER, 64)
+    def _fold(self, f: Function, seed: str) -> str:
+        h = f.math("mul", f.zext(seed, 32), signed_text(FOLD_MULTIPLIER, 64))
         for word in self._words(f):
             wide = f.op(f"zext i64 {f.op(f'xor i64 {word}, {h}')} to i128")
             product = f.op(f"mul i128 {wide}, {FOLD_MULTIPLIER}")
@@ -157,9 +223,9 @@ class _Table:
             h = f.op(f"xor i64 {low}, {high}")
         return f.op(f"trunc i64 {f.op(f'xor i64 {h}, ' + f.op(f'lshr i64 {h}, 32'))} to i32")
 
-    def _jhash(self, f: Function, seed: int) -> str:
+    def _jhash(self, f: Function, seed: str) -> str:
         size = self.spec.key_size
-        start = signed_text(JHASH_INITVAL + size + seed, 32)
+        start = f.op(f"add i32 {seed}, {signed_text(JHASH_INITVAL + size, 32)}")
         halves = []
         for word in self._words(f):
             halves += [f.trunc(word, 32), f.trunc(f.op(f"lshr i64 {word}, 32"), 32)]
@@ -185,12 +251,12 @@ class _Table:
 
     def _element(self, f: Function, index: str) -> str:
         at = f.op(f"mul nuw i64 {f.zext(index, 32)}, {self.m.elem_size}")
-        return f.gep("%m", f.op(f"add nuw i64 {at}, {self.elems_off}"))
+        return f.gep("%m", f.op(f"add nuw i64 {at}, {self._header(f, 64, ELEMS_OFF)}"))
 
     def _bucket(self, f: Function, key_hash: str) -> str:
-        slot = f.op(f"and i32 {key_hash}, {self.mask}")
+        slot = f.op(f"and i32 {key_hash}, {f.op(f'sub i32 {self._header(f, 32, N_BUCKETS)}, 1')}")
         at = f.op(f"shl nuw i64 {f.zext(slot, 32)}, 2")
-        return f.gep("%m", f.op(f"add nuw i64 {at}, {self.buckets_off}"))
+        return f.gep("%m", f.op(f"add nuw i64 {at}, {self._header(f, 64, BUCKETS_OFF)}"))
 
     # --- functions -----------------------------------------------------------------------------------------------------
     def _find(self) -> str:
@@ -208,20 +274,20 @@ class _Table:
         f.br("loop")
         f.label("done")
         f.ret("i32 %e")
-        hasher = Function(f"define internal i32 @hash{self.i}(ptr %key) alwaysinline nounwind")
+        hasher = Function(f"define internal i32 @hash{self.i}(ptr %m, ptr %key) alwaysinline nounwind")
         hasher.ret(f"i32 {self._hash(hasher)}")
         return hasher.text() + "\n" + f.text()
 
     def _value(self, f: Function, index: str, cpu: str) -> str:
         at = f.op(f"mul nuw i64 {f.zext(index, 32)}, {self.m.value_step}")
-        at = f.op(f"add nuw i64 {at}, {self.m.value_off}")
+        at = f.op(f"add nuw i64 {at}, {self._header(f, 64, VALUE_OFF)}")
         if self.per_cpu:
-            at = f.op(f"add i64 {at}, {f.op(f'mul i64 {cpu}, {self.m.cpu_stride}')}")
+            at = f.op(f"add i64 {at}, {f.op(f'mul i64 {cpu}, {self._header(f, 64, CPU_STRIDE)}')}")
         return f.gep("%m", at)
 
     def _lookup(self) -> str:
         f = Function(f"define internal i64 @lookup{self.i}(ptr %m, ptr %key, i64 %cpu) alwaysinline nounwind")
-        h = f.op(f"call i32 @hash{self.i}(ptr %key)")
+        h = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
         e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
         f.cond(f.op(f"icmp eq i32 {e}, 0"), "miss", "hit")
         f.label("hit")
@@ -253,7 +319,7 @@ class _Table:
         )
         f.cond(f.op("icmp ugt i64 %flags, 2"), "einval", "begin")
         f.label("begin")
-        h = f.op(f"call i32 @hash{self.i}(ptr %key)")
+        h = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
         old = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
         f.cond(f.op(f"icmp eq i32 {old}, 0"), "absent", "present")
         f.label("present")
@@ -268,7 +334,7 @@ class _Table:
         f.cond(f.op("icmp eq i64 %flags, 2"), "enoent", "room")
         f.label("room")
         count = f.load(32, f.gep("%m", 4 * COUNT), 4)
-        f.cond(f.op(f"icmp uge i32 {count}, {int(self.m.u32[MAX_ENTRIES])}"), "e2big", "insert")
+        f.cond(f.op(f"icmp uge i32 {count}, {self._header(f, 32, MAX_ENTRIES)}"), "e2big", "insert")
         f.label("insert")
         fresh = self._take(f)
         if self.per_cpu:
@@ -364,7 +430,7 @@ class _Table:
 
     def _delete(self) -> str:
         f = Function(f"define internal i64 @delete{self.i}(ptr %m, ptr %key) nounwind")
-        h = f.op(f"call i32 @hash{self.i}(ptr %key)")
+        h = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
         e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
         f.cond(f.op(f"icmp eq i32 {e}, 0"), "enoent", "found")
         f.label("found")
@@ -376,6 +442,21 @@ class _Table:
         f.label("enoent")
         f.ret(f"i64 {-errno.ENOENT}")
         return f.text()
+
+
+class _HashOfMaps(_Table):
+    """A table whose values are the slots of ``maps.inner``."""
+
+    def text(self) -> str:
+        f = Function(f"define internal i64 @lookup{self.i}(ptr %m, ptr %key, i64 %cpu) alwaysinline nounwind")
+        h = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
+        e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
+        f.cond(f.op(f"icmp eq i32 {e}, 0"), "miss", "hit")
+        f.label("hit")
+        f.ret(f"i64 {f.load(64, self._value(f, e, '0'), 8)}")
+        f.label("miss")
+        f.ret("i64 0")
+        return "\n".join([self._find(), f.text()])
 
 
 def _rol(f: Function, v: str, n: int) -> str:

@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 from netbpf import __version__
 from netbpf.abi.context import CTX_RULES
 from netbpf.engine.base import UnsupportedProgram
-from netbpf.engine.handle import MAP_STRUCT_BYTES
 from netbpf.engine.llvm import cache
 from netbpf.engine.llvm.abi import (
     ARGS,
@@ -30,6 +29,7 @@ from netbpf.errors import EngineFault, InternalError, NetbpfError
 from netbpf.ints import bswap
 from netbpf.isa.instruction import encode
 from netbpf.maps.base import Map
+from netbpf.maps.handle import MAP_STRUCT_BYTES
 from netbpf.packet.receive import DEFAULT_DEVICE, Device
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
@@ -93,12 +93,11 @@ def _compile(program: VerifiedProgram, variant: Variant) -> cache.Entry:
     return cache.Entry(compile_object(made.text), made.calls_back, made.is_checked)
 
 
-
 def cache_key(program: VerifiedProgram, variant: Variant) -> str:
     """Digest of all that native code depends on: program, proved facts, map shapes, variant, this engine, CPU family."""
     from netbpf.engine.llvm.shape import map_shape
 
-    facts = [(f.ptr, f.map_index) for f in program.facts]
+    facts = [(f.ptr, f.map_index, f.inner_of) for f in program.facts]
     told = (
         encode(program.insns), program.proved, facts, program.subprogs, [map_shape(m) for m in program.maps],
         program.prog_type, variant, __version__, _own_sources(), os.uname().machine,

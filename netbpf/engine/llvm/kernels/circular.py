@@ -14,7 +14,7 @@ E2BIG = 7
 EINVAL = 22
 
 
-def after(at: int) -> int:
+def after(m: int, at: int) -> int:
     return 0 if at + 1 == SIZE else at + 1
 
 
@@ -22,11 +22,11 @@ def push(m: int, value: int, flags: int) -> int:
     if flags != 0 and flags != 2:
         return -EINVAL
     head = u32[m]
-    following = after(head)
+    following = after(m, head)
     if following == u32[m + TAIL]:
         if not flags:
             return -E2BIG
-        u32[m + TAIL] = after(u32[m + TAIL])
+        u32[m + TAIL] = after(m, u32[m + TAIL])
     copy(m + VALUES_OFF + head * ELEM_SIZE, value, VALUE_SIZE)
     u32[m] = following
     return 0
@@ -52,5 +52,5 @@ def pop(m: int, value: int) -> int:
     if TAKES_NEWEST:
         u32[m] = newest(m)
     else:
-        u32[m + TAIL] = after(u32[m + TAIL])
+        u32[m + TAIL] = after(m, u32[m + TAIL])
     return 0

@@ -4,7 +4,7 @@
     copy(to, source, size)         bytes, not overlapping
     zero(to, size)
     leading_zeros(x)               of 64 bits
-    NAMES_IN_CAPITALS              numbers of this map, known when it is compiled
+    NAMES_IN_CAPITALS              numbers of this map, known when it is compiled or (``Loaded``) words of what ``m`` points to
     NAME = 3                       numbers of the module
 
 A function takes numbers and returns one (0 where it says nothing). There are assignments, if, while, break, continue, return,
@@ -59,6 +59,15 @@ class External(NamedTuple):
     result: str
 
 
+class Loaded(NamedTuple):
+    """A number that lies ``offset`` bytes after a function's argument ``m``."""
+
+    bits: int
+    offset: int
+
+
+Number = int | Loaded
+
 _WIDTHS: Final = {"u8": 8, "u16": 16, "u32": 32, "u64": 64}
 _BINARY: Final[dict[type[ast.operator], str]] = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.FloorDiv: "udiv", ast.Mod: "urem", ast.BitAnd: "and",
@@ -94,7 +103,7 @@ def _source(name: str) -> _Source:
     return _Source(tuple(functions), numbers)
 
 
-def compile_kernels(name: str, suffix: str, numbers: Mapping[str, int], externals: Mapping[str, External]) -> str:
+def compile_kernels(name: str, suffix: str, numbers: Mapping[str, Number], externals: Mapping[str, External]) -> str:
     """LLVM text of a module's functions, each called ``@name`` + ``suffix``, all numbers i64."""
     source = _source(name)
     known = {**source.numbers, **numbers}
@@ -111,7 +120,12 @@ class _Kernel:
     """One function."""
 
     def __init__(
-        self, node: ast.FunctionDef, suffix: str, numbers: Mapping[str, int], externals: Mapping[str, External], defined: set[str]
+        self,
+        node: ast.FunctionDef,
+        suffix: str,
+        numbers: Mapping[str, Number],
+        externals: Mapping[str, External],
+        defined: set[str],
     ) -> None:
         self.node, self.suffix, self.numbers, self.externals, self.defined = node, suffix, numbers, externals, defined
         self.args = [a.arg for a in node.args.args]
@@ -232,7 +246,7 @@ class _Kernel:
             case ast.Name(id=name) if name in self.locals:
                 return f.load(64, f"%{name}.v", 8)
             case ast.Name(id=name) if name in self.numbers:
-                return signed_text(self.numbers[name], 64)
+                return self._number(self.numbers[name])
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return f.math("sub", 0, self._value(operand))
             case ast.BinOp(left=left, op=op, right=right):
@@ -245,6 +259,12 @@ class _Kernel:
                 return self._choice(node)
             case _:
                 raise InternalError(f"the language of kernels has no {ast.dump(node)} (line {node.lineno})")
+
+    def _number(self, number: Number) -> str:
+        if isinstance(number, int):
+            return signed_text(number, 64)
+        address = self.f.math("add", self.f.load(64, "%m.v", 8), number.offset)
+        return self.f.zext(self.f.load(number.bits, self._pointer(address)), number.bits)
 
     def _choice(self, node: ast.expr) -> str:
         """A condition as 1 or 0, or one of two values."""

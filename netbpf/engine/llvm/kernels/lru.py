@@ -26,7 +26,7 @@ EINVAL = 22
 ENOMEM = 12
 
 
-def key_hash(key: int) -> int: ...
+def key_hash(m: int, key: int) -> int: ...
 def find(m: int, key: int, hash: int) -> int: ...
 def unlink(m: int, element: int) -> None: ...
 
@@ -213,8 +213,16 @@ def pop_local_free(m: int, cpu: int) -> int:
     return at
 
 
+def target_free(m: int) -> int:
+    each = TABLE_ENTRIES // N_CPUS // 2
+    if each > LOCAL_FREE_TARGET:
+        return LOCAL_FREE_TARGET
+    return each if each else 1
+
+
 def refill(m: int, cpu: int) -> None:
     local = local_of(cpu)
+    wanted = target_free(m)
     at = word(m, local + 3)
     while at != local + 2:
         before = word(m, at + 1)
@@ -224,14 +232,14 @@ def refill(m: int, cpu: int) -> None:
         at = before
     rotate(m, BASE)
     found = 0
-    while found < TARGET_FREE:
+    while found < wanted:
         at = take_free(m, BASE)
         if not at:
             break
         give(m, BASE, local, at)
         found += 1
-    if found < TARGET_FREE:
-        shrink(m, BASE, local, TARGET_FREE - found)
+    if found < wanted:
+        shrink(m, BASE, local, wanted - found)
 
 
 def pop_pending(m: int, cpu: int) -> int:
@@ -302,7 +310,7 @@ def push(m: int, i: int) -> None:
 
 def link(m: int, i: int, key: int, hash: int) -> None:
     element = m + ELEMS_OFF + i * ELEM_SIZE
-    bucket = m + BUCKETS_OFF + 4 * (hash & BUCKET_MASK)
+    bucket = m + BUCKETS_OFF + 4 * (hash & (N_BUCKETS - 1))
     copy(element + KEY_AT, key, KEY_SIZE)
     u32[element] = u32[bucket]
     u32[element + 4] = hash
@@ -327,7 +335,7 @@ def update_shared(m: int, key: int, value: int, flags: int, cpu: int) -> int:
     if not i:
         return -ENOMEM
     copy(m + VALUE_OFF + i * VALUE_STEP, value, VALUE_SIZE)
-    hash = key_hash(key)
+    hash = key_hash(m, key)
     old = find(m, key, hash)
     err = flags_error(old, flags)
     if err:
@@ -348,7 +356,7 @@ def update_own(m: int, key: int, value: int, flags: int, cpu: int) -> int:
         new = pop(m, cpu)
         if not new:
             return -ENOMEM
-    hash = key_hash(key)
+    hash = key_hash(m, key)
     old = find(m, key, hash)
     err = flags_error(old, flags)
     if old or err:
@@ -370,7 +378,7 @@ def update_own(m: int, key: int, value: int, flags: int, cpu: int) -> int:
 
 
 def lru_delete(m: int, key: int) -> int:
-    i = find(m, key, key_hash(key))
+    i = find(m, key, key_hash(m, key))
     if not i:
         return -ENOENT
     unlink(m, i)
