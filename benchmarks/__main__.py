@@ -1,8 +1,8 @@
 """Every measurement that the documentation's figures come from, in one run; each line is a ratio.
 
-    python -m benchmarks [--traces DIR] [--rounds 3] [--list] [NAME ...]
+    python -m benchmarks [--traces DIR] [--rounds 3] [--ubpf FOLDER] [--list] [NAME ...]
 
-Traces that DIR lacks are written there first (3 GB; by default a folder in the system's temporary one, which stays). About eight
+Traces that DIR lacks are written there first (3 GB; by default a folder in the system's temporary one, which stays). About ten
 minutes on a machine that does nothing else.
 """
 
@@ -17,14 +17,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
     "native": "the native engine beside a walk of memory, libpcap, tcpdump and the kernel's JIT; streams, memory, cores",
+    "jit": "the native engine beside other user-space JITs: uBPF where --ubpf says it is built, DPDK's where it is installed",
     "reading": "captures read in Python beside scapy",
     "interp": "the interpreter",
     "verifier": "the verifier's walk beside the kernel's",
 }
+ON_TRACES = frozenset({"native", "jit"})
 
 
-def command(name: str, traces: Path, rounds: int) -> list[str]:
-    words = ["--traces", str(traces), "--rounds", str(rounds)] if name == "native" else []
+def command(name: str, traces: Path, rounds: int, ubpf: Path | None) -> list[str]:
+    words = ["--traces", str(traces), "--rounds", str(rounds)] if name in ON_TRACES else []
+    words += ["--ubpf", str(ubpf)] if name == "jit" and ubpf else []
     return [sys.executable, "-m", f"benchmarks.{name}", *words]
 
 
@@ -32,6 +35,7 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--traces", type=Path, default=Path(tempfile.gettempdir()) / "netbpf-traces")
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--ubpf", type=Path, metavar="FOLDER", help="where uBPF is built: see benchmarks.jit")
     p.add_argument("--list", action="store_true", help="say what there is")
     p.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all by default")
     a = p.parse_args()
@@ -42,12 +46,12 @@ def main() -> int:
     if unknown:
         p.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     names = a.names or list(NAMES)
-    if "native" in names and not (a.traces / "mixed-100k.pcap").exists():
+    if ON_TRACES & set(names) and not (a.traces / "mixed-100k.pcap").exists():
         subprocess.run([sys.executable, "-m", "benchmarks.traces", str(a.traces)], cwd=ROOT, check=True)
     failed = 0
     for name in names:
         print(f"== {name}: {NAMES[name]}", flush=True)
-        failed |= subprocess.run(command(name, a.traces, a.rounds), cwd=ROOT, check=False).returncode
+        failed |= subprocess.run(command(name, a.traces, a.rounds, a.ubpf), cwd=ROOT, check=False).returncode
     return failed
 
 

@@ -89,13 +89,14 @@ class Mapping:
 
 
 class Walker:
-    """One program made live on maps of its own."""
+    """One program made live on maps of its own; ``view`` is who looks at the packets."""
 
-    def __init__(self, spec: ProgramSpec, engine: Any = None) -> None:
+    def __init__(self, spec: ProgramSpec, engine: Any = None, view: str = "packet_raw") -> None:
         env = SteppedEnv()
         self.process = SimHost(env=env).process()
         fds = load_spec(self.process, spec)
-        self.loaded = (engine or NativeEngine()).load(self.process.program(fds.prog_fd), env)
+        self.map_fds = fds.map_fds
+        self.loaded = (engine or NativeEngine()).load(self.process.program(fds.prog_fd), env, view=view)
 
     def walk(self, mapping: Any) -> Totals:
         totals = Totals()
@@ -103,16 +104,18 @@ class Walker:
         return totals
 
 
-def interleaved(rounds: int, ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+def interleaved(
+    rounds: int, ways: dict[str, Callable[[], object]], clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median seconds of each way, all of them once a round."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()  # compile, fault pages in
     for _ in range(rounds):
         for name, way in ways.items():
-            started = time.perf_counter()
+            started = clock()
             way()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(clock() - started)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
