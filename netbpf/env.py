@@ -5,7 +5,7 @@ The only door to time and randomness: every other room takes an :class:`Env` as 
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from typing import Protocol
 
@@ -40,7 +40,6 @@ class SystemEnv:
 
     def __init__(self, cpu: int = 0) -> None:
         self.cpu = cpu
-        self._rng = random.SystemRandom()
 
     def ktime_ns(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
@@ -58,7 +57,7 @@ class SystemEnv:
         return self.ktime_ns() // JIFFY_NS
 
     def random_u32(self) -> int:
-        return self._rng.getrandbits(32)
+        return int.from_bytes(os.urandom(4), "little")
 
     def cpu_id(self) -> int:
         return self.cpu

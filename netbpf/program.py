@@ -7,12 +7,14 @@ neither imports the other.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from netbpf.isa.classic import ClassicProgram
 from netbpf.isa.instruction import Program
-from netbpf.maps.base import Map
-from netbpf.maps.spec import MapSpec
+
+if TYPE_CHECKING:
+    from netbpf.isa.classic import ClassicProgram
+    from netbpf.maps.base import Map
+    from netbpf.maps.spec import MapSpec
 
 SOCKET_VIEW: Final = "socket"
 FILE_VIEW: Final = "file"

@@ -10,9 +10,10 @@ struct handle {
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from netbpf.maps.spec import MapSpec
+if TYPE_CHECKING:
+    from netbpf.maps.spec import MapSpec
 
 MAP_STRUCT_BYTES: Final = 256
 MAX_ENTRIES_AT: Final = 36

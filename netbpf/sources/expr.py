@@ -6,7 +6,6 @@ The only place that knows libpcap. What libpcap says of a bad expression is what
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 import struct
 import sys
@@ -63,15 +62,22 @@ class _BpfProgram(ctypes.Structure):
 @cache
 def find_libpcap() -> Any:
     """libpcap as ctypes has it, with the prototypes set; None where it is not installed."""
-    for find in (*_NAMES, ctypes.util.find_library):
-        name = find if isinstance(find, str) else find("pcap")  # the search runs a compiler: last
+    for name in _names():
         try:
-            library = ctypes.CDLL(name) if name else None
+            library = ctypes.CDLL(name)
         except OSError:
             continue
-        if library is not None:
-            return _with_prototypes(library)
+        return _with_prototypes(library)
     return None
+
+
+def _names() -> Iterator[str]:
+    yield from _NAMES
+    import ctypes.util  # slow to import, and its search runs a compiler: last
+
+    found = ctypes.util.find_library("pcap")
+    if found:
+        yield found
 
 
 def _libpcap() -> Any:

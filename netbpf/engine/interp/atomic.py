@@ -96,10 +96,3 @@ def _makers() -> dict[int, Maker]:
 
 
 MAKERS: Final = _makers()
-
-
-def is_atomic_kind(kind: int, size: int) -> bool:
-    """Whether ``imm`` names an atomic operation on ``size`` bytes."""
-    if kind in (op.BPF_LOAD_ACQ, op.BPF_STORE_REL):
-        return True
-    return size >= 4 and (kind == op.BPF_CMPXCHG or (kind != op.BPF_XCHG & ~op.BPF_FETCH and kind & ~op.BPF_FETCH in MODIFY))

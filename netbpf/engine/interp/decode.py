@@ -10,8 +10,8 @@ from netbpf.engine.interp.machine import Link, Machine, Op, Regs
 from netbpf.engine.interp.memory import Fault
 from netbpf.engine.interp.site import Maker, Site
 from netbpf.isa import opcodes as op
-from netbpf.isa.instruction import Instruction
-from netbpf.isa.opcodes import BPF_REG_FP, MAX_BPF_REG, SIZE_BYTES
+from netbpf.isa.encoding import encoding_problem
+from netbpf.isa.opcodes import BPF_REG_FP
 from netbpf.program import VerifiedProgram
 
 MAKERS: Final[dict[int, Maker]] = (
@@ -89,45 +89,3 @@ def _no_instruction(message: str) -> Op:
         raise Fault(message)
 
     return run
-
-
-# --- encodings ------------------------------------------------------------------------------------------------------------
-def encoding_problem(insn: Instruction, slot: int, count: int, targets: frozenset[int]) -> str:
-    """Why the instruction at ``slot`` of ``count`` cannot be run, or "". The verifier refuses all of these, and more."""
-    if insn.code not in MAKERS:
-        return f"there is no opcode {insn.code:#04x}"
-    if insn.dst >= MAX_BPF_REG or insn.src >= MAX_BPF_REG:
-        return "there are only registers R0 to R10"
-    kind = op.bpf_class(insn.code)
-    if kind in (op.BPF_ALU, op.BPF_ALU64):
-        return _alu_problem(insn)
-    if kind in (op.BPF_JMP, op.BPF_JMP32):
-        return _jump_problem(insn, slot, targets)
-    if op.is_ld_imm64(insn.code) and slot + 1 == count:
-        return "a 64-bit immediate takes two slots"
-    if insn.code & 0xE7 == op.BPF_STX | op.BPF_ATOMIC:
-        size = SIZE_BYTES[op.bpf_size(insn.code)]
-        return "" if atomic.is_atomic_kind(insn.imm, size) else f"there is no atomic operation {insn.imm:#x} on {size} bytes"
-    return "R10 is read-only" if kind in (op.BPF_LD, op.BPF_LDX) and insn.dst == BPF_REG_FP else ""
-
-
-def _alu_problem(insn: Instruction) -> str:
-    what = op.bpf_op(insn.code)
-    if insn.dst == BPF_REG_FP:
-        return "R10 is read-only"
-    if what == op.BPF_END:
-        return "" if insn.imm in (16, 32, 64) else f"there is no byte order of {insn.imm} bits"
-    if what == op.BPF_MOV and op.bpf_src(insn.code) == op.BPF_X:
-        widths = (0, 8, 16, 32) if op.bpf_class(insn.code) == op.BPF_ALU64 else (0, 8, 16)
-        return "" if insn.off in widths else f"there is no move with offset {insn.off}"
-    is_known = insn.off == 0 or (insn.off == 1 and what in alu.SIGNED64)
-    return "" if is_known else f"there is no such operation with offset {insn.off}"
-
-
-def _jump_problem(insn: Instruction, slot: int, targets: frozenset[int]) -> str:
-    what = op.bpf_op(insn.code)
-    if what == op.BPF_EXIT or (what == op.BPF_CALL and insn.src != op.BPF_PSEUDO_CALL):
-        return ""
-    by_imm = what == op.BPF_CALL or insn.code == op.BPF_JMP32 | op.BPF_JA
-    target = slot + 1 + (insn.imm if by_imm else insn.off)
-    return "" if target in targets else f"the jump to {target} reaches no instruction"

@@ -7,7 +7,7 @@ targets of tail calls behind it, each ended by an op that faults. An op is ``op(
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from netbpf.engine.interp.context import Context, is_context
 from netbpf.engine.interp.memory import (
@@ -24,10 +24,12 @@ from netbpf.env import Env
 from netbpf.errors import EngineFault
 from netbpf.ints import u64
 from netbpf.isa.opcodes import MAX_BPF_STACK
-from netbpf.maps.base import Map
 from netbpf.maps.handle import map_struct
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
+
+if TYPE_CHECKING:
+    from netbpf.maps.base import Map
 
 Regs = list[int]
 Op = Callable[[Regs], int]

@@ -18,12 +18,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from struct import Struct
 from struct import error as struct_error
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from netbpf.abi.maps import BPF_F_RDONLY_PROG
 from netbpf.errors import NetbpfError
 from netbpf.ints import U32_MAX, U64_MAX, s32
-from netbpf.maps.base import Map
+
+if TYPE_CHECKING:
+    from netbpf.maps.base import Map
 
 NUMBER_SHIFT: Final = 32
 OFFSET_MASK: Final = U32_MAX
@@ -120,6 +121,8 @@ class AddressSpace:
     # --- maps -------------------------------------------------------------------------------------------------------
     def add_map(self, live: Map) -> MapWindow:
         """Give ``live`` its run of numbers."""
+        from netbpf.abi.maps import BPF_F_RDONLY_PROG  # programs without maps start without
+
         spec = live.spec
         base = self._reserve(len(live.memory) // 8 + 1)
         writable = not spec.map_flags & BPF_F_RDONLY_PROG

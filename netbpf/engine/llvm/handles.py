@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from netbpf.maps.base import Map
 from netbpf.program import VerifiedProgram
+
+if TYPE_CHECKING:
+    from netbpf.maps.base import Map
 
 
 class Handles:

@@ -6,7 +6,7 @@ One function ``i64 @run(ptr args)`` per variant of where packets come from. The 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from netbpf.abi.net import (
     ETH_P_802_2,
@@ -33,47 +33,16 @@ from netbpf.engine.llvm.abi import (
     STATUS_TICK,
 )
 from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS, NO_PREFETCH, PREFETCH_BLOCK
-from netbpf.engine.llvm.ir import INTRINSICS, Function
-from netbpf.engine.llvm.kernels.language import compile_kernels
+from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.lower import Lowerer
-from netbpf.engine.llvm.maps import emit_inner, emit_map
-from netbpf.engine.llvm.needs import needs_checks
+from netbpf.engine.llvm.single import load_maps
 from netbpf.engine.llvm.store import emit_columns, emit_room, emit_store
 from netbpf.engine.llvm.variant import Variant
 from netbpf.packet.receive import OUTBOUND
-from netbpf.program import VerifiedProgram
 
 MIN_FRAME_BYTES: Final = 20  # an Ethernet header, a VLAN tag and the type inside it
 TPID_8021Q, TPID_8021AD = 0x0081, 0xA888 - 0x10000  # as the bytes lie in memory, read as i16
 ARRIVAL_FIELDS: Final = ("pkt_type", "ingress_ifindex", "ifindex", "queue_mapping")
-
-
-class Module(NamedTuple):
-    """LLVM text, and what Python must know to run it."""
-
-    text: str
-    calls_back: bool
-    is_checked: bool
-
-
-def module(program: VerifiedProgram, variant: Variant) -> Module:
-    """The whole LLVM module of a program for one variant. Raises UnsupportedProgram."""
-    lowerer, functions = _lower(program, variant, calls_back=False)
-    if lowerer.called_back:
-        lowerer, functions = _lower(program, variant, calls_back=True)
-    maps = "\n".join(emit_map(i, m) for i, m in enumerate(program.maps))
-    maps += "\n" + "\n".join(emit_inner(i, program.maps[i]) for i in sorted(lowerer.used_inner))
-    if variant.sharded:
-        maps += "\n" + compile_kernels("flow", "_key", {}, {})
-    run = _one(lowerer) if variant.kind in ("one", "memory") else _loop(lowerer, variant)
-    enter = _enter(lowerer) if lowerer.called_back and len(lowerer.subprogs) > 1 else ""
-    return Module("\n".join([INTRINSICS, maps, functions, run, enter]), lowerer.called_back, lowerer.checked)
-
-
-def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> tuple[Lowerer, str]:
-    checked = variant.checked or needs_checks(program)
-    lowerer = Lowerer(program, checked=checked, on_memory=variant.kind == "memory", calls_back=calls_back)
-    return lowerer, lowerer.functions()
 
 
 _SLOTS: Final = tuple(
@@ -91,59 +60,13 @@ _TOTALS: Final = {
 }  # fmt: skip
 
 
-def _loop(lowerer: Lowerer, variant: Variant) -> str:
+def emit_loop(lowerer: Lowerer, variant: Variant) -> str:
     """The packet loop, and the one that runs ahead of it where that pays."""
     from netbpf.engine.llvm.ahead import Ahead, worth_while
 
     tables = worth_while(lowerer, variant)
     ahead = Ahead(lowerer, variant, tables).text() if tables else ""
     return "\n".join([ahead, Loop(lowerer, variant, tables).text()])
-
-
-def _load_maps(f: Function, n_maps: int) -> None:
-    if n_maps:
-        table = f.op(f"load ptr, ptr {f.gep('%a', ARGS['maps'])}, align 8")
-        for i in range(n_maps):
-            f.lines.append(f"  %m{i} = load ptr, ptr {f.gep(table, 8 * i)}, align 8")
-
-
-def _load_packet(f: Function) -> None:
-    """The packet that Args and Meta describe."""
-    for field, name, kind in (
-        ("meta", "meta", "ptr"),
-        ("skb_pkt", "pkt", "ptr"),
-        ("skb_pkt", "mac", "ptr"),
-        ("skb_len", "len", "i64"),
-        ("skb_cap", "cap", "i64"),
-    ):
-        f.lines.append(f"  %{name} = load {kind}, ptr {f.gep('%a', ARGS[field])}, align 8")
-
-
-def _one(lowerer: Lowerer) -> str:
-    """Run once on the packet that Args and Meta describe; the full R0."""
-    f = Function("define i64 @run(ptr noalias %a) nounwind")
-    _load_maps(f, len(lowerer.program.maps))
-    _load_packet(f)
-    f.ret(f"i64 {f.op(f'call i64 @prog({lowerer.around.passed})')}")
-    return f.text()
-
-
-def _enter(lowerer: Lowerer) -> str:
-    """Run subprogram ``Args.subprog`` with R1..R5 of Args, for Python called back from native code (a callback's caller)."""
-    f = Function("define i64 @enter(ptr noalias %a) nounwind")
-    _load_maps(f, len(lowerer.program.maps))
-    _load_packet(f)
-    args = ", ".join(f"i64 {f.load(64, f.gep('%a', ARGS[f'r{r}']), 8)}" for r in range(1, 6))
-    which = f.load(64, f.gep("%a", ARGS["subprog"]), 8)
-    cases = range(1, len(lowerer.subprogs))
-    f.do(f"switch i64 {which}, label %none [ {' '.join(f'i64 {k}, label %s{k}' for k in cases)} ]")
-    f.open = False
-    for k in cases:
-        f.label(f"s{k}")
-        f.ret(f"i64 {f.op(f'call i64 @sub{k}({args}, {lowerer.around.passed})')}")
-    f.label("none")
-    f.ret("i64 0")
-    return f.text()
 
 
 class Loop:
@@ -238,7 +161,7 @@ class Loop:
         for pointer in _POINTERS:
             f.lines.append(f"  %{pointer}.v = alloca ptr")
         f.lines.append(f"  %meta = alloca [{META_BYTES} x i8], align 8")
-        _load_maps(f, len(self.owner.program.maps))
+        load_maps(f, len(self.owner.program.maps))
         defaults = self.arg_ptr("meta")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 %meta, ptr align 8 {defaults}, i64 {META_BYTES}, i1 false)")
         self.queue = f.load(64, f.gep(defaults, META["queue_mapping"]), 8)

@@ -30,7 +30,7 @@ from netbpf.engine.llvm.ir import Function, signed_text
 from netbpf.engine.llvm.shape import RINGS
 from netbpf.ints import round_up
 from netbpf.isa.cfg import insn_starts, jump_target, subprog_starts
-from netbpf.isa.disasm import format_insn
+from netbpf.isa.encoding import encoding_problem
 from netbpf.isa.instruction import Instruction, Program, imm64
 from netbpf.isa.opcodes import (
     BPF_ABS,
@@ -133,8 +133,6 @@ NO_FACTS: Final = InsnFacts(seen=True)
 
 def insn_problem(insns: Program, pc: int, starts: frozenset[int] | None = None) -> str:
     """Why a program that no verifier saw cannot go on at ``pc``, or "". ``starts``: where its instructions begin, if known."""
-    from netbpf.engine.interp.decode import encoding_problem
-
     if pc >= len(insns):
         return "the program runs past its last instruction"
     starts = frozenset(insn_starts(insns)) if starts is None else starts
@@ -360,6 +358,8 @@ class SubprogLowerer:
         return bool(insn_problem(self.insns, pc, self.owner.starts))
 
     def unsupported(self, pc: int) -> UnsupportedProgram:
+        from netbpf.isa.disasm import format_insn  # few programs are refused
+
         text = format_insn(self.insns[pc], self.insns[pc + 1] if pc + 1 < len(self.insns) else None)
         return UnsupportedProgram(f"the native engine has no code for insn {pc} ({text})")
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from netbpf.abi.helpers import FUNC_IDS
+from netbpf.isa import funcs
 from netbpf.isa.opcodes import BPF_CALL, BPF_JMP
 from netbpf.program import VerifiedProgram
 
 READ_ANYWHERE: Final = frozenset(
-    FUNC_IDS[name] for name in ("probe_read_kernel", "probe_read_kernel_str", "snprintf", "trace_printk", "trace_vprintk")
+    {
+        funcs.BPF_FUNC_probe_read_kernel,
+        funcs.BPF_FUNC_probe_read_kernel_str,
+        funcs.BPF_FUNC_snprintf,
+        funcs.BPF_FUNC_trace_printk,
+        funcs.BPF_FUNC_trace_vprintk,
+    }
 )
 """Helpers that read through addresses nobody proved: of any argument, or where a format says so."""
 

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from netbpf import __version__
-from netbpf.abi.context import CTX_RULES
 from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.llvm import cache
 from netbpf.engine.llvm.abi import (
@@ -28,16 +27,18 @@ from netbpf.env import Env
 from netbpf.errors import EngineFault, InternalError, NetbpfError
 from netbpf.ints import bswap
 from netbpf.isa.instruction import encode
-from netbpf.maps.base import Map
 from netbpf.maps.handle import MAP_STRUCT_BYTES
-from netbpf.packet.receive import DEFAULT_DEVICE, Device
-from netbpf.packet.skbuff import SkBuff
 from netbpf.program import VerifiedProgram
+
+if TYPE_CHECKING:  # programs without packets and maps start without
+    from netbpf.maps.base import Map
+    from netbpf.packet.receive import Device
+    from netbpf.packet.skbuff import SkBuff
 
 NEVER_NS: Final = 0xFFFF_FFFF_FFFF_FFFF
 MAX_TAIL_CALL_CNT: Final = 33
 UNPROVED_LOOP_LIMIT: Final = 100_000_000
-SK_BUFF_TYPES: Final = frozenset(t for t, rules in CTX_RULES.items() if rules.struct == "__sk_buff")
+BPF_PROG_TYPE_SOCKET_FILTER: Final = 1
 FAULT_ARGS: Final = ("fault_kind", "fault_pc", "fault_address", "fault_size", "fault_access")
 SCRATCH_BYTES: Final = 1 << 19  # longer than any captured Ethernet frame
 _PASSED_ON: Final = ("meta", "skb_pkt", "skb_len", "skb_cap", "now_ns", "rng_state", "cpu_id", "tail_calls")
@@ -83,7 +84,7 @@ class Code:
 
 
 def _compile(program: VerifiedProgram, variant: Variant) -> cache.Entry:
-    from netbpf.engine.llvm.loop import module
+    from netbpf.engine.llvm.module import module
 
     try:
         from netbpf.engine.llvm.compile import compile_object
@@ -95,14 +96,20 @@ def _compile(program: VerifiedProgram, variant: Variant) -> cache.Entry:
 
 def cache_key(program: VerifiedProgram, variant: Variant) -> str:
     """Digest of all that native code depends on: program, proved facts, map shapes, variant, this engine, CPU family."""
-    from netbpf.engine.llvm.shape import map_shape
-
     facts = [(f.ptr, f.map_index, f.inner_of) for f in program.facts]
     told = (
-        encode(program.insns), program.proved, facts, program.subprogs, [map_shape(m) for m in program.maps],
+        encode(program.insns), program.proved, facts, program.subprogs, _map_shapes(program),
         program.prog_type, variant, __version__, _own_sources(), os.uname().machine,
     )  # fmt: skip
     return sha256(repr(told).encode()).hexdigest()
+
+
+def _map_shapes(program: VerifiedProgram) -> list[Any]:
+    if not program.maps:
+        return []
+    from netbpf.engine.llvm.shape import map_shape
+
+    return [map_shape(m) for m in program.maps]
 
 
 def _own_sources() -> list[tuple[str, int, int]]:
@@ -114,10 +121,18 @@ def _own_sources() -> list[tuple[str, int, int]]:
     return sorted(found)
 
 
+def _is_on_sk_buff(prog_type: int) -> bool:
+    from netbpf.abi.context import CTX_RULES
+
+    rules = CTX_RULES.get(prog_type)
+    return rules is not None and rules.struct == "__sk_buff"
+
+
 class NativeProgram:
     """A program as native code. Each variant of the packet loop is made when first needed.
 
-    ``device`` is what packets of a batch or window come in on, ``view`` who looks at them (``packet.receive``).
+    ``device`` is what packets of a batch or window come in on (None: the default one), ``view`` who looks at them
+    (``packet.receive``).
     """
 
     def __init__(
@@ -126,14 +141,14 @@ class NativeProgram:
         env: Env,
         *,
         trace: TraceBuffer | None = None,
-        device: Device = DEFAULT_DEVICE,
+        device: Device | None = None,
         use_cache: bool = True,
         checked: bool = False,
         view: str = "packet_raw",
     ) -> None:
-        if program.prog_type not in SK_BUFF_TYPES:
+        if program.prog_type != BPF_PROG_TYPE_SOCKET_FILTER and not _is_on_sk_buff(program.prog_type):
             raise UnsupportedProgram(f"the native engine runs programs on an sk_buff, not of type {program.prog_type}")
-        self.program, self.env, self.device, self._use_cache, self._checked = program, env, device, use_cache, checked
+        self.program, self.env, self._device, self._use_cache, self._checked = program, env, device, use_cache, checked
         self.view = view
         self.trace = TraceBuffer() if trace is None else trace
         self._codes: dict[Variant, Code] = {}
@@ -154,6 +169,18 @@ class NativeProgram:
         self._active: Code | None = None  # what is running, for call backs
         self._skb: SkBuff | None = None  # the packet of run_one
         self._targets: dict[int, NativeProgram] = {}  # of tail calls, by id()
+
+    @property
+    def device(self) -> Device:
+        if self._device is None:
+            from netbpf.packet.receive import DEFAULT_DEVICE
+
+            self._device = DEFAULT_DEVICE
+        return self._device
+
+    @device.setter
+    def device(self, device: Device) -> None:
+        self._device = device
 
     # --- the argument block --------------------------------------------------------------------------------------------
     def _set(self, name: str, value: int) -> None:
@@ -337,6 +364,8 @@ class NativeProgram:
         """The packet at hand in a call back."""
         if self._skb is not None:
             return self._skb
+        from netbpf.packet.skbuff import SkBuff
+
         frame = ctypes.string_at(self._get("skb_pkt"), self._get("skb_cap"))
         meta = self._get("meta")
         proto, present, tpid, network = (

@@ -6,14 +6,13 @@ Knows addresses and names; no program and no packet.
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from netbpf.abi.maps import BPF_F_RDONLY_PROG
-from netbpf.engine.interp.memory import Fault, map_name
 from netbpf.engine.llvm.checks import MAX_CALL_FRAMES, ROW_BYTES, ROW_WORDS
-from netbpf.engine.llvm.shape import ARRAYS, has_pieces
 from netbpf.isa.opcodes import MAX_BPF_STACK
-from netbpf.maps.base import Map
+
+if TYPE_CHECKING:
+    from netbpf.maps.base import Map
 
 FIRST_CAPACITY: Final = 64
 NULL_PAGE_BYTES: Final = 4096
@@ -74,6 +73,10 @@ class Regions:
 
     def add_map(self, live: Map) -> None:
         """A map's values, each a piece of its own where the layout is one of ``shape``'s."""
+        from netbpf.abi.maps import BPF_F_RDONLY_PROG
+        from netbpf.engine.interp.memory import map_name
+        from netbpf.engine.llvm.shape import ARRAYS, has_pieces
+
         m: Any = live
         name, writable, size = f"a value of {map_name(live)}", not m.spec.map_flags & BPF_F_RDONLY_PROG, m.spec.value_size
         if not has_pieces(live):
@@ -99,6 +102,8 @@ class Regions:
         for hit in self._hits(address):
             if hit.offset + size_bytes <= hit.size_bytes and (hit.writable or access == "read"):
                 return
+        from netbpf.engine.interp.memory import Fault
+
         raise Fault(self.explain(address, size_bytes, access), address)
 
     def explain(self, address: int, size_bytes: int, access: str) -> str:

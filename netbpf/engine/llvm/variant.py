@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from netbpf.packet.capture import RecordLayout
-from netbpf.packet.receive import ETHERTYPE_AT, LINK_HEADER_BYTES
+if TYPE_CHECKING:
+    from netbpf.packet.capture import RecordLayout
 
 NO_TYPE = 255  # as kernels.flow has it
 
@@ -44,4 +45,6 @@ class Variant:
 
 def link_words(linktype: int) -> tuple[int, int]:
     """What ``kernels.flow`` is told of a link type: the bytes of its header, and where in it the EtherType is."""
+    from netbpf.packet.receive import ETHERTYPE_AT, LINK_HEADER_BYTES  # single runs start without
+
     return LINK_HEADER_BYTES.get(linktype, 0), ETHERTYPE_AT.get(linktype, NO_TYPE)

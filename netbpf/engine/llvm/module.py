@@ -1,0 +1,59 @@
+"""The LLVM module of a program for one variant: its functions, its maps' operations, and what runs it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from netbpf.engine.llvm.ir import INTRINSICS
+from netbpf.engine.llvm.lower import Lowerer
+from netbpf.engine.llvm.needs import needs_checks
+from netbpf.engine.llvm.single import emit_enter, emit_one
+from netbpf.engine.llvm.variant import Variant
+from netbpf.program import VerifiedProgram
+
+
+class Module(NamedTuple):
+    """LLVM text, and what Python must know to run it."""
+
+    text: str
+    calls_back: bool
+    is_checked: bool
+
+
+def module(program: VerifiedProgram, variant: Variant) -> Module:
+    """The whole LLVM module of a program for one variant. Raises UnsupportedProgram."""
+    lowerer, functions = _lower(program, variant, calls_back=False)
+    if lowerer.called_back:
+        lowerer, functions = _lower(program, variant, calls_back=True)
+    enter = emit_enter(lowerer) if lowerer.called_back and len(lowerer.subprogs) > 1 else ""
+    parts = [INTRINSICS, _maps(lowerer), functions, _run(lowerer, variant), enter]
+    return Module("\n".join(parts), lowerer.called_back, lowerer.checked)
+
+
+def _run(lowerer: Lowerer, variant: Variant) -> str:
+    if variant.kind in ("one", "memory"):
+        return emit_one(lowerer)
+    from netbpf.engine.llvm.loop import emit_loop
+
+    loop = emit_loop(lowerer, variant)
+    if not variant.sharded:
+        return loop
+    from netbpf.engine.llvm.kernels.language import compile_kernels
+
+    return f"{compile_kernels('flow', '_key', {}, {})}\n{loop}"
+
+
+def _maps(lowerer: Lowerer) -> str:
+    maps = lowerer.program.maps
+    if not maps:
+        return ""
+    from netbpf.engine.llvm.maps import emit_inner, emit_map
+
+    own = [emit_map(i, m) for i, m in enumerate(maps)]
+    return "\n".join([*own, *(emit_inner(i, maps[i]) for i in sorted(lowerer.used_inner))])
+
+
+def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> tuple[Lowerer, str]:
+    checked = variant.checked or needs_checks(program)
+    lowerer = Lowerer(program, checked=checked, on_memory=variant.kind == "memory", calls_back=calls_back)
+    return lowerer, lowerer.functions()
