@@ -67,10 +67,10 @@ def run(program: bytes, memory: bytearray, engine: str) -> int:
 
     raw = VerifiedProgram.unproved(decode(program))
     if engine == "native":
-        from netbpf.engine.llvm.engine import NativeEngine
+        from netbpf.engine.llvm.program import NativeProgram
 
         find_llvmlite()
-        return NativeEngine().load(raw, SystemEnv()).run_memory(memory)
+        return NativeProgram(raw, SystemEnv()).run_memory(memory)
     from netbpf.engine.interp.engine import InterpEngine
 
     return InterpEngine().load(raw, SystemEnv()).run_memory(memory)

@@ -26,5 +26,6 @@ netbpf_setup() {
     fi
     PIP_DISABLE_PIP_VERSION_CHECK=1 "$PY" -m pip install --quiet "${args[@]}" || return 69
     PIP_DISABLE_PIP_VERSION_CHECK=1 "$PY" -m pip install --quiet --no-deps -e "$root" || return 69
+    "$PY" -m compileall -q "$root/netbpf" "$root/scripts" || true # the first start is as quick as the second; a tree that can't be written is no error
     echo "$wanted" > "$stamp"
 }

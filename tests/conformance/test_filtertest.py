@@ -188,4 +188,4 @@ def test_it_starts_fast() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(once() for _ in range(5)) < 0.4
+    assert min(once() for _ in range(5)) < 0.25

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,9 @@ from support.vectors import ROOT, vectors_dir
 
 from netbpf.isa.instruction import encode
 from netbpf.sources.conformance import parse
+
+sys.path.insert(0, str(ROOT / "scripts"))
+from run_conformance import object_file
 
 PLUGIN = ROOT / "scripts" / "bpf_conformance_plugin"
 
@@ -39,6 +45,44 @@ def test_plugin_prints_the_result(name: str, engine: str) -> None:
 
 
 MOV_42_EXIT = bytes.fromhex("b70000002a0000009500000000000000")
+
+
+@pytest.mark.vectors
+@pytest.mark.parametrize("engine", ["interp", "native"])
+@pytest.mark.parametrize("name", ["add", "call_local", "ldxdw"])
+def test_the_runners_own_object_files(name: str, engine: str) -> None:
+    path: Path = vectors_dir() / "conformance" / f"{name}.data"
+    test = parse(path.read_text(), str(path))
+    done = start(object_file(encode(test.insns)), test.memory or b"", "--engine", engine, "--elf")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout, 16) == test.result
+
+
+@pytest.mark.parametrize(("engine", "limit_s"), [("interp", 0.2), ("native", 0.3)])
+def test_it_starts_fast(engine: str, limit_s: float, tmp_path: Path) -> None:
+    """With nothing in the cache; processor time, as a busy machine makes everything late."""
+
+    def once(number: int) -> float:
+        env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / str(number))}
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([PLUGIN, "--engine", engine], input=spell(MOV_42_EXIT), capture_output=True, text=True, env=env)
+        assert done.stdout == "2a\n", done.stderr
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(once(number) for number in range(5)) < limit_s
+
+
+@pytest.mark.parametrize("engine", ["interp", "native"])
+def test_it_imports_little(engine: str, tmp_path: Path) -> None:
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-S", "-X", "importtime", str(ROOT / "scripts" / "bpf_conformance_plugin.py"), "--engine", engine]
+    done = subprocess.run(words, input=spell(MOV_42_EXIT), capture_output=True, text=True, env=env, check=True)
+    unneeded = ["netbpf.abi.maps", "netbpf.maps.base", "netbpf.abi.helpers", "netbpf.isa.disasm", "netbpf.packet.receive"]
+    if engine == "native":
+        unneeded += ["netbpf.engine.interp", "netbpf.engine.llvm.loop", "netbpf.packet.skbuff", "netbpf.abi.context"]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & set(unneeded)
 
 
 def test_options_may_come_without_memory() -> None:
