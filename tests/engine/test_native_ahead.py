@@ -13,7 +13,7 @@ from support.programs_of import loaded_program
 
 from netbpf.engine.llvm import ahead
 from netbpf.engine.llvm.engine import NativeEngine
-from netbpf.engine.llvm.loop import module
+from netbpf.engine.llvm.module import module
 from netbpf.engine.llvm.variant import Variant
 from netbpf.env import SteppedEnv
 from netbpf.packet import stream

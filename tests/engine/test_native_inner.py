@@ -16,7 +16,7 @@ from support.programs_of import loaded_program, loaded_spec
 from test_native_maps import BLOOM, KEYED, KEYED_KINDS, PROLOGUE, QUEUED, agree, many_keys, packets, prefixes
 
 from netbpf.abi.maps import MapType
-from netbpf.engine.llvm.loop import module
+from netbpf.engine.llvm.module import module
 from netbpf.engine.llvm.program import cache_key
 from netbpf.engine.llvm.variant import Variant
 from netbpf.env import SteppedEnv

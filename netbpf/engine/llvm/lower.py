@@ -7,7 +7,7 @@ Every function takes the same surroundings after its arguments: Args, Meta, the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.llvm.abi import ARGS, META
@@ -27,7 +27,6 @@ from netbpf.engine.llvm.checks import (
 )
 from netbpf.engine.llvm.flow import ENTRY, Known, Regs, analyse, successors
 from netbpf.engine.llvm.ir import Function, signed_text
-from netbpf.engine.llvm.shape import RINGS
 from netbpf.ints import round_up
 from netbpf.isa.cfg import insn_starts, jump_target, subprog_starts
 from netbpf.isa.encoding import encoding_problem
@@ -94,9 +93,10 @@ from netbpf.isa.opcodes import (
     bpf_src,
     is_ld_imm64,
 )
-from netbpf.maps.base import Map
-from netbpf.maps.inner import template_shape
 from netbpf.program import InsnFacts, Subprog, VerifiedProgram
+
+if TYPE_CHECKING:
+    from netbpf.maps.base import Map
 
 FUNC_TAG: Final = 0x6675_6E00_0000_0000  # with a subprogram's index, what a register holds that names it: no address
 BPF_MAX_LOOPS: Final = 8 * 1024 * 1024
@@ -156,6 +156,10 @@ class Surroundings:
 def _may_be_inside(m: Map, maps: Sequence[Map]) -> bool:
     """Whether the map may also be found in one of these, under another address."""
     templates = [outer.spec.inner for outer in maps if outer.spec.inner is not None]
+    if not templates:
+        return False
+    from netbpf.maps.inner import template_shape
+
     return any(template_shape(template) == template_shape(m.spec) for template in templates)
 
 
@@ -205,7 +209,11 @@ def program_subprogs(program: VerifiedProgram) -> tuple[Subprog, ...]:
 
 
 def _holds_rings(m: Map) -> bool:
-    return m.spec.inner is not None and m.spec.inner.map_type in RINGS
+    if m.spec.inner is None:
+        return False
+    from netbpf.engine.llvm.shape import RINGS
+
+    return m.spec.inner.map_type in RINGS
 
 
 def _calls_by_number(program: VerifiedProgram) -> bool:
