@@ -26,7 +26,7 @@ from netbpf.explain.path import Listings
 if TYPE_CHECKING:
     from netbpf.engine.interp.counts import RunCounts
     from netbpf.engine.interp.engine import InterpLoaded
-    from netbpf.program import ProgramSpec
+    from netbpf.program import InsnFacts, ProgramSpec
 
 FORMAT: Final = "netbpf-coverage"
 VERSION: Final = 1
@@ -302,6 +302,14 @@ class Coverage:
         return total
 
 
+def _facts_of_classic(spec: ProgramSpec) -> tuple[InsnFacts, ...]:
+    """What the verifier finds in a translated filter: engines run it on less."""
+    from netbpf.verifier.classic import verify_classic
+
+    program = verify_classic(spec).program
+    return () if program is None else program.facts
+
+
 class _Watched:
     """A loaded program that is watched."""
 
@@ -309,13 +317,15 @@ class _Watched:
         self.loaded, self._counts, self._path = loaded, counts, path
         self._listings = Listings.of(spec, path)
         self._spec = spec if states else None
+        self._classic = spec if spec is not None and spec.classic else None
 
     def programs(self) -> Iterator[ProgramCoverage]:
         """All that was counted so far."""
         for counted in self._counts.counts():
             program = counted.program
             described = describe(self._listings(program), self._path)
-            described.dead = tuple(pc for pc, _ in described.insns if program.facts and not program.facts[pc].seen)
+            facts = program.facts if self._classic is None else _facts_of_classic(self._classic)
+            described.dead = tuple(pc for pc, _ in described.insns if facts and not facts[pc].seen)
             described.states = self._states.get(program.name, {})
             described.hits, described.taken = counted.hits, counted.taken
             yield described
