@@ -56,7 +56,8 @@ class ProgramChoice:
         return filter_program(self.expression, chosen, view=self.view, optimize=self.optimize)
 
     def session(self, linktype: int = ETHERNET, **options: Any) -> Session:
-        """A session ready to replay captures of ``linktype``; ``options`` as Session has them: engine, seed, use_cache, checked.
+        """A session ready to replay captures of ``linktype``; ``options`` as Session has them: engine, seed, use_cache, checked,
+        compile_ahead.
 
         Raises what ``spec`` raises, and BpfError.
         """

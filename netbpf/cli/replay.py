@@ -113,7 +113,8 @@ def _session(args: argparse.Namespace, choice: ProgramChoice, linktype: int) -> 
         only = linktype if choice.expression is not None else None
         return CountedSession(choice.spec(linktype), args.coverage, path=choice.name, linktype=only, seed=args.seed)
     if args.backend == "sim":
-        return choice.session(linktype, engine=args.engine, seed=args.seed, use_cache=not args.no_cache, checked=args.checked)
+        options = {"engine": args.engine, "seed": args.seed, "use_cache": not args.no_cache, "checked": args.checked}
+        return choice.session(linktype, compile_ahead=True, **options)
     from netbpf.replay.lab_session import LabSession
 
     if choice.view != SOCKET_VIEW:

@@ -2,9 +2,9 @@
 
 A replay that asks for nothing but totals of a program without maps and calls leaves behind what the next one needs: the machine
 code as it lies in memory, the argument block, and the words it was asked for with. ``run`` takes it where all of that is the same
-(this package's sources and libpcap, too), and does what the ordinary way would do, to the same lines. Whatever is out of the
-ordinary makes it answer None before it prints: then the ordinary way runs. Knows argv, pcap's header and the engine's argument
-block; must import no module that takes time.
+(this package's sources and libpcap, too), and does what the ordinary way would do, to the same lines; of a tcpdump expression
+alone it has what is needed made (``first``). Whatever is out of the ordinary makes it answer None before it prints: then the
+ordinary way runs. Knows argv, pcap's header and the engine's argument block; must import no module that takes time.
 """
 
 from __future__ import annotations
@@ -116,13 +116,15 @@ def leave(args: argparse.Namespace, loaded: Any) -> None:
     others = {name: value for name, value in vars(args).items() if name not in TOLD}
     if not plain or any(value and (name, value) not in USUAL for name, value in others.items()):
         return
-    if not _is_steady(args.filter or []):
-        return
     while hasattr(loaded, "of_linktype"):  # an expression holds a program for each link type
         loaded = loaded.of_linktype(LINKTYPE_ETHERNET)
     left = loaded.left_behind() if hasattr(loaded, "left_behind") else None
+    _leave(words, args.filter or [], left)
+
+
+def _leave(words: list[str], expression: list[str], left: tuple[Any, ...] | None) -> None:
     key = _key(words)
-    if left is not None and key:
+    if left is not None and key and _is_steady(expression):
         cache.write_bytes(key, marshal.dumps((_sources(), _libraries(), *left)))
 
 
@@ -139,8 +141,9 @@ def run(argv: list[str]) -> int | None:
     try:
         if len(argv) < 3 or argv[1].startswith("-"):
             return None
-        found = _found(argv[2:])
-        return None if found is None else _replay(argv[1], *found)
+        return _replay(argv[1], argv[2:])
+    except KeyboardInterrupt:
+        return EX_INTERRUPTED
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, AttributeError):
         return None
 
@@ -157,10 +160,21 @@ def _found(words: list[str]) -> tuple[Any, ...] | None:
     return tuple(rest)
 
 
-def _replay(
-    path: str, image: bytes, entry: int, stubs: list[tuple[int, str]], block: bytes, meta: bytes, fields: dict[str, int]
-) -> int | None:
-    started = time.perf_counter()
+def _made(words: list[str]) -> tuple[Any, ...] | None:
+    """The same made anew, where the words are an expression and no option but ``--no-cache``."""
+    use_cache = words[:1] != ["--no-cache"]
+    option, *expression = words if use_cache else words[1:]
+    if option != "--filter" or not expression or any(word.startswith("-") for word in expression):
+        return None
+    from netbpf.replay.first import made
+
+    left = made(" ".join(expression), use_cache=use_cache)
+    if use_cache:
+        _leave(words, expression, left)
+    return left
+
+
+def _replay(path: str, words: list[str]) -> int | None:
     fd = os.open(path, os.O_RDONLY)
     head, size = os.pread(fd, FILE_HEADER + RECORD_HEADER, 0), os.fstat(fd).st_size
     unit = UNITS.get(head[:8], 0)
@@ -168,20 +182,25 @@ def _replay(
         return None
     if size > TERMINAL_FROM and sys.stderr.isatty():
         return None
+    found = _found(words) or _made(words)
+    if found is None:
+        return None
+    image, entry, stubs, block, meta, fields = found
+    started = time.perf_counter()
     snaplen = int.from_bytes(head[16:20], "little")
     if not 0 < snaplen < 1 << 31:
         snaplen = MAX_SNAPLEN
     code = _code(image, stubs)
     capture = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     args, context = bytearray(block), bytearray(meta)
-    words = memoryview(args).cast("Q")
+    row = memoryview(args).cast("Q")
     for name, value in (
         ("buf", _address(capture)), ("meta", _address(context)), ("snaplen", snaplen), ("ts_scale", unit), ("stop_ns", NEVER),
         ("max_packets", NO_LIMIT), ("out_used", 0),
     ):  # fmt: skip
-        words[fields[name]] = value
+        row[fields[name]] = value
     walk, at = _Run(_address(code) + entry), _address(args)
-    counts, interrupted = _walk(walk, at, words, fields, capture, size)
+    counts, interrupted = _walk(walk, at, row, fields, capture, size)
     if counts is None:
         return None
     first = int.from_bytes(head[24:28], "little") * 1_000_000_000 + int.from_bytes(head[28:32], "little") * unit

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from netbpf.engine.base import Loaded
-from netbpf.engine.choose import stream_engine
+from netbpf.engine.choose import native_obstacle, stream_engine
 from netbpf.env import SteppedEnv
 from netbpf.maps.storage import MapBase
 from netbpf.program import SOCKET_VIEW, VIEWS, ProgramSpec, VerifiedProgram
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from netbpf.host.sim.process import SimProcess
     from netbpf.replay.filtered import Expression
     from netbpf.sources.load import ObjectOptions
+
+
+def _begin_to_compile(engine: str | None) -> None:
+    if engine in (None, "native") and not native_obstacle():
+        from netbpf.engine.llvm.compiler import begin
+
+        begin()
 
 
 class Session:
@@ -60,13 +67,17 @@ class Session:
         seed: int = 1,
         use_cache: bool = True,
         checked: bool = False,
+        compile_ahead: bool = False,
     ) -> Self:
         """A session with a tcpdump expression over a capture of ``linktype`` (and what other link types occur in it).
+        ``compile_ahead`` as of_file has it.
 
         Raises SourceError, ProgramRejected, UsageError without libpcap.
         """
         from netbpf.replay.filtered import FilteredStream
 
+        if compile_ahead and not use_cache:
+            _begin_to_compile(engine)
         made = cls.__new__(cls)
         made.env, made.spec, made.process, made.maps = SteppedEnv(seed=seed), None, None, {}
         chosen = stream_engine(engine, use_cache=use_cache, checked=checked)
@@ -85,8 +96,10 @@ class Session:
         seed: int = 1,
         use_cache: bool = True,
         checked: bool = False,
+        compile_ahead: bool = False,
     ) -> Self:
         """A session with the program of a file; one that was proved before is not proved again (see ``replay.remembered``).
+        ``compile_ahead`` lets LLVM come up in a process of its own meanwhile: for commands, which have one thread.
 
         Raises SourceError, OSError, ProgramRejected, BpfError.
         """
@@ -99,6 +112,8 @@ class Session:
             made.env, made.spec, made.process, made.maps = SteppedEnv(seed=seed), None, None, known.maps
             made._start(known.program, engine, use_cache, checked, VIEWS[options.view if options else SOCKET_VIEW])
             return made
+        if compile_ahead:
+            _begin_to_compile(engine)
         from netbpf.sources.load import read_program
 
         spec = read_program(path, options)

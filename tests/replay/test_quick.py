@@ -87,3 +87,24 @@ def test_a_large_file_is_walked_in_pieces(
     assert quick.run(["replay", str(PCAPS / "session.pcap"), *FILTER]) == 0
     want = said(replay(PCAPS / "session.pcap", *FILTER, "--no-cache", cache_home=tmp_path))[1]
     assert capfd.readouterr().out.splitlines()[:2] == want
+
+
+def test_the_first_replay_of_an_expression_does_without_the_command_line(tmp_path: Path) -> None:
+    for words in (("--no-cache", *FILTER), FILTER):
+        run = replay(PCAPS / "session.pcap", *words, cache_home=tmp_path, python=("-X", "importtime"))
+        imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+        assert "netbpf.replay.first" in imported
+        assert not imported & {"argparse", "netbpf.cli.main", "netbpf.replay.core", "netbpf.verifier.check", "subprocess"}
+        assert (tmp_path / "netbpf").exists() == (words is FILTER)
+    ordinary = replay(PCAPS / "session.pcap", "--quiet", *FILTER, cache_home=tmp_path)
+    assert run.stdout.splitlines()[:2] == ordinary.stdout.splitlines()[:2]
+
+
+@pytest.mark.parametrize("expression", [["tcp", "porrt", "80"], ["tcp port"], ["vlan", "and", ")"], []])
+def test_what_is_wrong_with_an_expression_is_told_as_ever(expression: list[str], tmp_path: Path) -> None:
+    run = replay(PCAPS / "session.pcap", "--filter", *expression, cache_home=tmp_path)
+    if expression:
+        assert (run.returncode, run.stdout) == (65, "")
+        assert run.stderr.startswith("netbpf: <expression>: ")
+    else:
+        assert run.returncode == 0

@@ -11,7 +11,8 @@ OPT_LEVEL = 2
 
 
 @cache
-def _target_machine() -> Any:
+def target_machine() -> Any:
+    """LLVM made ready for this machine."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
@@ -21,7 +22,7 @@ def _target_machine() -> Any:
 
 def compile_object(text: str) -> bytes:
     """Parse, verify, optimise and emit. Raises RuntimeError with LLVM's words where the text is not valid."""
-    machine = _target_machine()
+    machine = target_machine()
     module = llvm.parse_assembly(text)
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)

@@ -84,14 +84,15 @@ class Code:
 
 
 def _compile(program: VerifiedProgram, variant: Variant) -> cache.Entry:
+    from netbpf.engine.llvm.compiler import compile_object
     from netbpf.engine.llvm.module import module
 
+    made = module(program, variant)
     try:
-        from netbpf.engine.llvm.compile import compile_object
+        code = compile_object(made.text)
     except ImportError as e:
         raise NativeUnavailable(f"the native engine needs llvmlite, which is not here ({e}); pip install llvmlite") from e
-    made = module(program, variant)
-    return cache.Entry(compile_object(made.text), made.calls_back, made.is_checked)
+    return cache.Entry(code, made.calls_back, made.is_checked)
 
 
 def cache_key(program: VerifiedProgram, variant: Variant) -> str:

@@ -1,0 +1,99 @@
+"""LLVM in a process of its own, which comes up on another core while the program is still being read and proved.
+
+Loading LLVM takes longer than most of what a short run does. ``begin`` forks a process that loads it and waits for a module;
+``compile_object`` hands it over, or compiles here where none waits. Whatever goes wrong over there is tried again here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final, NamedTuple, NoReturn
+
+PIECE: Final = 1 << 16
+
+
+class _Waiting(NamedTuple):
+    """A process that reads a module from ``text`` up to its end and writes the object to ``made``."""
+
+    pid: int
+    text: int
+    made: int
+
+
+_waiting: _Waiting | None = None
+
+
+def begin() -> None:
+    """Have LLVM come up, if there is a core to do it on. For commands that own their process: it must have one thread."""
+    global _waiting
+    threading = sys.modules.get("threading")
+    if _waiting is not None or len(os.sched_getaffinity(0)) < 2 or (threading and threading.active_count() > 1):
+        return
+    text_out, text_in = os.pipe()
+    made_out, made_in = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(text_in)
+        os.close(made_out)
+        _serve(text_out, made_in)
+    os.close(text_out)
+    os.close(made_in)
+    _waiting = _Waiting(pid, text_in, made_out)
+
+
+def _serve(text: int, made: int) -> NoReturn:
+    """The other process: one module."""
+    try:
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is said of it is said where the command runs
+        from netbpf.engine.llvm.compile import compile_object, target_machine
+
+        target_machine()
+        module = _read(text)
+        if module:
+            _write(made, compile_object(module.decode()))
+    finally:
+        os._exit(0)
+
+
+def compile_object(text: str) -> bytes:
+    """The object file of an LLVM module. Raises RuntimeError with LLVM's words where the text is not valid."""
+    made = _elsewhere(text)
+    if made:
+        return made
+    from netbpf.engine.llvm.compile import compile_object
+
+    return compile_object(text)
+
+
+def _elsewhere(text: str) -> bytes:
+    """What the waiting process makes of it; b"" where there is none, or it did not."""
+    global _waiting
+    waiting, _waiting = _waiting, None
+    if waiting is None:
+        return b""
+    try:
+        _write(waiting.text, text.encode())
+        os.close(waiting.text)
+        made = _read(waiting.made)
+    except BrokenPipeError:
+        os.close(waiting.text)
+        made = b""
+    os.close(waiting.made)
+    _, status = os.waitpid(waiting.pid, 0)
+    return b"" if status else made
+
+
+def _read(fd: int) -> bytes:
+    pieces = []
+    while piece := os.read(fd, PIECE):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,36 @@
+"""The first replay of a tcpdump expression: what ``quick`` starts from, made without the command line.
+
+Knows the way from an expression to machine code that is ready to walk a plain pcap; imports what that takes and no more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from netbpf.engine.choose import native_obstacle
+from netbpf.engine.llvm.compiler import begin
+from netbpf.env import SteppedEnv
+from netbpf.errors import NetbpfError
+from netbpf.packet.capture import MAX_CAPLEN, InterfaceLayout, RecordLayout
+from netbpf.program import FILE_VIEW, VIEWS
+from netbpf.replay.filtered import Expression
+
+LINKTYPE_ETHERNET: Final = 1
+PLAIN: Final = RecordLayout("pcap", "little", 16, MAX_CAPLEN, (InterfaceLayout(LINKTYPE_ETHERNET, MAX_CAPLEN, 1000),))
+
+
+def made(expression: str, *, use_cache: bool) -> tuple[Any, ...] | None:
+    """What ``NativeLoaded.left_behind`` tells of an expression on Ethernet packets; None where the ordinary way has to say what
+    is wrong, or has more to do."""
+    if native_obstacle():
+        return None
+    begin()
+    from netbpf.engine.llvm.engine import NativeEngine
+
+    try:
+        program = Expression(expression).prove(LINKTYPE_ETHERNET, use_cache=use_cache)
+        loaded = NativeEngine(use_cache=use_cache).load(program, SteppedEnv(), view=VIEWS[FILE_VIEW])
+        loaded.prepare(PLAIN)
+        return loaded.left_behind()
+    except NetbpfError:
+        return None
