@@ -9,7 +9,7 @@ import errno
 from typing import Protocol
 
 from netbpf.abi.maps import MapType
-from netbpf.errors import BpfError
+from netbpf.errors import BpfError, InternalError
 from netbpf.maps.objects import ObjectArray
 from netbpf.maps.spec import MapSpec
 
@@ -39,6 +39,8 @@ class ProgArrayMap(ObjectArray):
         return self.owner_type == prog_type
 
     def check_object(self, obj: ProgramLike) -> None:
+        if not obj.prog_id:
+            raise InternalError("a program array holds loaded programs, which have ids")
         if not self.is_compatible(obj.prog_type):
             raise BpfError(errno.EINVAL)
 

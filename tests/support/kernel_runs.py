@@ -76,7 +76,7 @@ class Both:
         btf = self.kernel.btf_load(btf_with_int_functions()) if functions else 0
         self.prog_fd = self.kernel.prog_load(tuple(code(theirs)), btf_fd=btf, func_info=functions)
         program: Program = tuple(code(ours))
-        self.loaded: InterpLoaded = InterpEngine().load(unproved(program, tuple(self.live)), SteppedEnv(1))
+        self.loaded: InterpLoaded = InterpEngine().load(unproved(program, tuple(self.live), prog_id=1), SteppedEnv(1))
 
     def write(self, index: int, value: bytes) -> None:
         """Set a map's value on both sides."""

@@ -20,9 +20,10 @@ def _layout(names: str) -> dict[str, int]:
 # out, out_size: room for a written capture, of which out_used bytes in out_packets records are filled; out_interface: the
 # table's row that the record at out_mark is the first of. scratch: room for one frame. device_mac: little-endian in the low 48
 # bits, all ones for any. meta: of the packet at hand, at first the defaults. maps: address of the table of map base addresses.
-# r1..r5: of a call back into Python; fault: 1 when it
-# failed and the run must end; tail_taken: whether the last tail call found a program, tail_calls: how many did for this packet.
-# subprog: which one @enter runs. skb_*: the packet of a call back, or of variant "one".
+# r1..r5: of a call back into Python; fault: 1 when it failed and the run must end, culprit: address of the Args of the program
+# that failed. tail_calls: how many found a program for this packet; targets: address of the table of programs that they found
+# (``targets``), target_mask: its rows less one; frame: the stack that a program reached by one goes on with. subprog: which one
+# @enter runs. skb_*: the packet of a call back, or of the variants "one" and "tail".
 # shard, shards: run the packets whose flow modulo shards is shard, pass over the rest, in number skipped; link, typed: of
 # the link header, as kernels.flow takes them.
 # handles: address of the table of what registers hold that name a map. The rest serves ``checks``.
@@ -33,7 +34,7 @@ ARGS: Final = _layout(
     "snaplen max_caplen ts_scale layouts n_layouts first_interface "
     "out out_size out_used out_packets out_interface out_mark "
     "scratch meta maps device_mac ifindex now_ns rng_state cpu_id "
-    "callback fault tail_taken tail_calls subprog r1 r2 r3 r4 r5 skb_pkt skb_len skb_cap "
+    "callback fault culprit tail_calls targets target_mask frame subprog r1 r2 r3 r4 r5 skb_pkt skb_len skb_cap "
     "handles regions n_regions depth budget call_pc fault_kind fault_pc fault_address fault_size fault_access "
     "shard shards link typed skipped"
 )
@@ -50,4 +51,8 @@ META: Final = _layout(
     "cb0 cb1 cb2 remote_ip6_0 remote_ip6_1 local_ip6_0 local_ip6_1"
 )
 META_BYTES: Final = 8 * len(META)
+FIND_TARGET: Final = 1 << 62  # what native code calls back for beside helpers: a row for the program that a tail call leads to
+TARGET_ROW: Final = _layout("prog_id entry args")
+TARGET_ROW_BYTES: Final = 8 * len(TARGET_ROW)
+MAX_TAIL_CALL_CNT: Final = 33
 CALL_BACK_META: Final = ("protocol", "vlan_present", "vlan_proto")  # what a function of classic filters is told beside bytes

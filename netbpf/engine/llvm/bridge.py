@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from netbpf.abi.helpers import FUNC_IDS
-from netbpf.abi.maps import BPF_F_RDONLY_PROG
+from netbpf.abi.maps import BPF_F_RDONLY_PROG, MapType
 from netbpf.engine.interp.helpers import BODIES
 from netbpf.engine.interp.memory import Fault, map_name
-from netbpf.engine.llvm.abi import ARGS
+from netbpf.engine.llvm.abi import ARGS, FIND_TARGET
 from netbpf.engine.llvm.lower import FUNC_TAG
 from netbpf.engine.llvm.regions import Regions
 from netbpf.engine.trace import TraceBuffer
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from netbpf.engine.llvm.program import NativeProgram
 
 _CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
-_TAIL_CALL: Final = FUNC_IDS["tail_call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +183,9 @@ class Bridge:
         first = ARGS["r1"] // 8
         self._owner.sync_env()
         try:
-            if func_id == _TAIL_CALL:
-                return u64(self._owner.tail_call(self.machine.handle_at(words[first + 1]).map, u32(words[first + 2])))
+            if func_id == FIND_TARGET:
+                self._owner.find_target(self._program_array(words[first + 1]), u32(words[first + 2]))
+                return 0
             body = BODIES.get(func_id)
             if body is None:
                 raise Fault(f"helper #{func_id} has no body in this engine", func_id)
@@ -197,8 +196,14 @@ class Bridge:
             self._failure = self._owner.fault(pc, str(fault), fault.address)
         except BaseException as e:  # whatever it is must cross native code first; raise_fault raises it again
             self._failure = e
-        words[ARGS["fault"] // 8] = 1
+        words[ARGS["fault"] // 8], words[ARGS["culprit"] // 8] = 1, args
         return 0
+
+    def _program_array(self, address: int) -> Map:
+        live: Map = self.machine.handle_at(address).map
+        if live.map_type != MapType.PROG_ARRAY:
+            raise Fault(f"{map_name(live)} is no program array", address)
+        return live
 
     def raise_fault(self) -> None:
         """Raise what a call back failed with, if one did."""

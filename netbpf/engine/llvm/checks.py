@@ -70,7 +70,9 @@ def _check() -> str:
 
 def _fault() -> str:
     f = Function("define internal void @fault(ptr %a, i64 %kind, i64 %pc, i64 %address) noinline nounwind")
-    for name, value in (("fault", "1"), ("fault_kind", "%kind"), ("fault_pc", "%pc"), ("fault_address", "%address")):
+    own = f.op("ptrtoint ptr %a to i64")
+    told = {"fault": "1", "culprit": own, "fault_kind": "%kind", "fault_pc": "%pc", "fault_address": "%address"}
+    for name, value in told.items():
         _set_arg(f, name, value)
     f.ret("void")
     return f.text()

@@ -17,6 +17,7 @@ from netbpf.engine.llvm.lower import BPF_MAX_LOOPS, FUNC_TAG
 from netbpf.engine.llvm.map_calls import MAP_CALLS, native_map
 from netbpf.engine.llvm.packet_calls import PACKET_CALLS
 from netbpf.engine.llvm.shape import ARRAYS, PER_CPU
+from netbpf.engine.llvm.tail_calls import emit_tail_call
 from netbpf.env import JIFFY_NS
 
 if TYPE_CHECKING:
@@ -118,18 +119,6 @@ def _zero(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _tail_call(s: SubprogLowerer, pc: int) -> bool:
-    """Python runs the other program on the same packet; where there is one, its R0 is this function's."""
-    f = s.f
-    call_back(s, pc, _id("tail_call"))
-    gone, still = f.fresh_label("gone"), f.fresh_label("still")
-    f.cond(f.op(f"icmp eq i64 {arg(s, 'tail_taken')}, 0"), still, gone)
-    f.label(gone)
-    s.leave(s.get(0))
-    f.label(still)
-    return True
-
-
 # --- callbacks of the program's own --------------------------------------------------------------------------------------
 def _callback(s: SubprogLowerer, pc: int, register: int) -> int:
     """Index of the subprogram that R names, or -1."""
@@ -219,7 +208,7 @@ NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
     _id("get_prandom_u32"): _random,
     _id("get_smp_processor_id"): _cpu_id,
     _id("get_numa_node_id"): _zero,
-    _id("tail_call"): _tail_call,
+    _id("tail_call"): emit_tail_call,
     _id("loop"): _loop,
     _id("for_each_map_elem"): _for_each,
 }

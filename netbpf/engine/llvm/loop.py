@@ -35,7 +35,7 @@ from netbpf.engine.llvm.abi import (
 from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS, NO_PREFETCH, PREFETCH_BLOCK
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.lower import Lowerer
-from netbpf.engine.llvm.single import load_maps
+from netbpf.engine.llvm.single import args_parameter, load_maps
 from netbpf.engine.llvm.store import emit_columns, emit_room, emit_store
 from netbpf.engine.llvm.variant import Variant
 from netbpf.packet.receive import OUTBOUND
@@ -79,7 +79,7 @@ class Loop:
         self._ahead_of = ahead_of  # tables that are looked up ahead
         self.used = lowerer.used_meta
         self.is_ring = variant.kind == "ring"
-        self.f = Function("define i64 @run(ptr noalias %a) nounwind")
+        self.f = Function(f"define i64 @run({args_parameter(lowerer)}) nounwind")
 
     def text(self) -> str:
         f = self.f

@@ -30,6 +30,7 @@ from netbpf.engine.llvm.ir import Function, signed_text
 from netbpf.ints import round_up
 from netbpf.isa.cfg import insn_starts, jump_target, subprog_starts
 from netbpf.isa.encoding import encoding_problem
+from netbpf.isa.funcs import BPF_FUNC_tail_call
 from netbpf.isa.instruction import Instruction, Program, imm64
 from netbpf.isa.opcodes import (
     BPF_ABS,
@@ -166,13 +167,14 @@ def _may_be_inside(m: Map, maps: Sequence[Map]) -> bool:
 class Lowerer:
     """One program. ``functions`` is the text of its subprograms, ``used_meta`` the Meta fields they read.
 
-    ``checked`` keeps every run-time check; ``on_memory``: R1 and R2 are those of Args, and there is no context; ``calls_back``:
-    Python may be called, and may touch maps. ``called_back`` tells whether it really may be.
+    ``kind`` is that of the variant: in "memory" R1 and R2 are those of Args, and there is no context; in "tail" the main one has
+    the frame of Args. ``checked`` keeps every run-time check; ``calls_back``: Python may be called, and may touch maps.
+    ``called_back`` tells whether it really may be.
     """
 
-    def __init__(self, program: VerifiedProgram, *, checked: bool, on_memory: bool, calls_back: bool) -> None:
+    def __init__(self, program: VerifiedProgram, kind: str, *, checked: bool, calls_back: bool) -> None:
         self.program, self.insns = program, program.insns
-        self.checked, self.on_memory = checked, on_memory
+        self.checked, self.on_memory, self.goes_on = checked, kind == "memory", kind == "tail"
         self.subprogs = program_subprogs(program)
         self.called_back = self.wants_flat = False  # wants_flat: the packet in one piece
         self.may_fault = checked or calls_back
@@ -247,13 +249,12 @@ class SubprogLowerer:
         f = self.f
         for r in range(11):
             f.lines.append(f"  %r{r} = alloca i64")
-        depth = MAX_BPF_STACK if self.owner.checked else max(8, round_up(self.subprog.stack_depth, 8))
-        f.lines.append("  %stack = alloca [512 x i8], align 16")
         f.lines.append("  %goto_budget = alloca i64")
+        if self.is_main and self.owner.goes_on:
+            f.lines.append(f"  %stack = load ptr, ptr {f.gep('%a', ARGS['frame'])}, align 8")
+        else:
+            self._fresh_stack()
         f.lines.append("  %fp = getelementptr i8, ptr %stack, i64 512")
-        # reading stack that was never written is allowed to the privileged; it reads as zero, as in the interpreter
-        low = f.gep("%stack", 512 - depth)
-        f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {low}, i8 0, i64 {depth}, i1 false)")
         f.store(64, str(BPF_MAX_LOOPS), "%goto_budget", 8)
         for r in range(10):
             f.store(64, "0", f"%r{r}", 8)
@@ -265,6 +266,19 @@ class SubprogLowerer:
         f.label("abort")
         self.leave("0")
         return f.text()
+
+    def _fresh_stack(self) -> None:
+        """A frame of zeroes, as in the interpreter: the privileged may read stack that was never written."""
+        f, whole = self.f, self.owner.checked or self._tail_calls()
+        depth = MAX_BPF_STACK if whole else max(8, round_up(self.subprog.stack_depth, 8))
+        f.lines.append("  %stack = alloca [512 x i8], align 16")
+        low = f.gep("%stack", 512 - depth)
+        f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {low}, i8 0, i64 {depth}, i1 false)")
+
+    def _tail_calls(self) -> bool:
+        """Whether another program may go on in this frame."""
+        insns = self.insns[self.subprog.start : self.subprog.end]
+        return any(i.code == BPF_JMP | BPF_CALL and not i.src and i.imm == BPF_FUNC_tail_call for i in insns)
 
     def leave(self, value: str) -> None:
         """Leave the subprogram."""

@@ -31,7 +31,7 @@ def module(program: VerifiedProgram, variant: Variant) -> Module:
 
 
 def _run(lowerer: Lowerer, variant: Variant) -> str:
-    if variant.kind in ("one", "memory"):
+    if variant.kind in ("one", "tail", "memory"):
         return emit_one(lowerer)
     from netbpf.engine.llvm.loop import emit_loop
 
@@ -55,5 +55,5 @@ def _maps(lowerer: Lowerer) -> str:
 
 def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> tuple[Lowerer, str]:
     checked = variant.checked or needs_checks(program)
-    lowerer = Lowerer(program, checked=checked, on_memory=variant.kind == "memory", calls_back=calls_back)
+    lowerer = Lowerer(program, variant.kind, checked=checked, calls_back=calls_back)
     return lowerer, lowerer.functions()

@@ -17,6 +17,7 @@ from netbpf.engine.llvm.abi import (
     CALL_BACK_META,
     META,
     META_BYTES,
+    TARGET_ROW,
 )
 from netbpf.engine.llvm.digest import sha256
 from netbpf.engine.llvm.handles import Handles
@@ -27,21 +28,20 @@ from netbpf.env import Env
 from netbpf.errors import EngineFault, InternalError, NetbpfError
 from netbpf.ints import bswap
 from netbpf.isa.instruction import encode
-from netbpf.maps.handle import MAP_STRUCT_BYTES
 from netbpf.program import VerifiedProgram
 
 if TYPE_CHECKING:  # programs without packets and maps start without
+    from netbpf.engine.llvm.targets import Targets
     from netbpf.maps.base import Map
     from netbpf.packet.receive import Device
     from netbpf.packet.skbuff import SkBuff
 
 NEVER_NS: Final = 0xFFFF_FFFF_FFFF_FFFF
-MAX_TAIL_CALL_CNT: Final = 33
 UNPROVED_LOOP_LIMIT: Final = 100_000_000
 BPF_PROG_TYPE_SOCKET_FILTER: Final = 1
 FAULT_ARGS: Final = ("fault_kind", "fault_pc", "fault_address", "fault_size", "fault_access")
 SCRATCH_BYTES: Final = 1 << 19  # longer than any captured Ethernet frame
-_PASSED_ON: Final = ("meta", "skb_pkt", "skb_len", "skb_cap", "now_ns", "rng_state", "cpu_id", "tail_calls")
+_NO_TARGETS: Final = (ctypes.c_uint64 * len(TARGET_ROW))()  # a table of one row for no program
 _ENTRY: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
 
 
@@ -153,9 +153,8 @@ class NativeProgram:
         self.view = view
         self.trace = TraceBuffer() if trace is None else trace
         self._codes: dict[Variant, Code] = {}
-        self._family: dict[int, dict[Variant, Code]] = {id(program): self._codes}  # of all programs that tail calls reach
         self._args = (ctypes.c_uint64 * (ARGS_BYTES // 8))()
-        self._args_address = ctypes.addressof(self._args)
+        self.args_address = ctypes.addressof(self._args)
         self._prepared: object = None  # what Args and Meta hold for windows; None when they served something else
         self._meta = (ctypes.c_uint64 * (META_BYTES // 8))()
         self._scratch = ctypes.create_string_buffer(SCRATCH_BYTES)
@@ -165,11 +164,14 @@ class NativeProgram:
         self._set("maps", ctypes.addressof(self._maps))
         self.handles = Handles(program)
         self._set("handles", self.handles.table_address)
-        self.regions: Any = None  # of a checked program
+        self.regions: Any = None  # of a checked program, and of one whose tail calls lead to one
+        self._is_mapped = False  # whether the regions have the maps of this program
         self._bridge: Any = None
         self._active: Code | None = None  # what is running, for call backs
         self._skb: SkBuff | None = None  # the packet of run_one
-        self._targets: dict[int, NativeProgram] = {}  # of tail calls, by id()
+        self._sock: _Socket | None = None  # and its socket
+        self._targets: Targets | None = None
+        self.tell_targets(ctypes.addressof(_NO_TARGETS), 0)
 
     @property
     def device(self) -> Device:
@@ -201,8 +203,8 @@ class NativeProgram:
         code = self._codes.get(variant)
         if code is None:
             code = self._codes[variant] = Code(self.program, variant, self._use_cache)
-        if code.is_checked and self.regions is None:
-            self._make_regions()
+        if code.is_checked and not self._is_mapped:
+            self._map_regions()
         if code.calls_back and self._bridge is None:
             from netbpf.engine.llvm.bridge import Bridge
 
@@ -213,26 +215,29 @@ class NativeProgram:
     def _variant(self, kind: str) -> Variant:
         return Variant(kind, trace_clock=self._trace_clock, checked=self._checked)
 
-    def _make_regions(self) -> None:
+    def _map_regions(self) -> None:
         from netbpf.engine.llvm.regions import Regions
 
-        self.regions = Regions()
-        for m in self.program.maps:
-            self.regions.add_map(m)
+        self._is_mapped = True
+        self.regions = Regions() if self._targets is None else self._targets.regions()
         self.handles.on_new = self._tell_map
         for address, m in self.handles.known():
             self._tell_map(address, m)
         self.tell_regions()
 
     def _tell_map(self, address: int, m: Map) -> None:
-        self.regions.add(f"struct bpf_map of {m.spec.name!r}", address, MAP_STRUCT_BYTES, writable=False)
-        if m not in self.program.maps:
-            self.regions.add_map(m)
+        self.regions.add_map(m)
         self.tell_regions()
 
     def tell_regions(self) -> None:
         """The table of regions may have moved."""
-        self._set_all(regions=self.regions.address, n_regions=self.regions.count)
+        for member in (self, *(() if self._targets is None else self._targets.members)):
+            member._set_all(regions=self.regions.address, n_regions=self.regions.count)
+
+    def adopt_regions(self, regions: Any) -> None:
+        """Share the regions of a checked program that a tail call has led to."""
+        self.regions = regions
+        self._sock = self._as_region(self._sock)
 
     def _call(self, code: Code) -> int:
         env: Any = self.env
@@ -243,6 +248,8 @@ class NativeProgram:
             self._set("now_ns", env.ktime_ns())
             self._set("rng_state", self._get("rng_state") or env.random_u32() << 32 | env.random_u32() | 1)
         self._set("cpu_id", env.cpu_id())
+        if self._targets is not None:
+            self._targets.sweep()
         result = self._enter_native(code, code.run)
         if self._trace_clock:
             env.now_ns, env.rng_state = self._get("now_ns"), self._get("rng_state")
@@ -255,18 +262,21 @@ class NativeProgram:
         if self.regions is not None:
             self.regions.forget_frames()
         self._active = code
-        result = int(function(self._args_address))
+        result = int(function(self.args_address))
         if code.calls_back or code.is_checked:
             self._raise_fault()
         return result
 
     def _raise_fault(self) -> None:
-        if self._bridge is not None:
-            self._bridge.raise_fault()
-        if self._get("fault"):
-            from netbpf.engine.llvm.faults import native_fault
+        """Raise what this program failed with, or one that tail calls led to."""
+        if not self._get("fault"):
+            return
+        culprit = self if self._targets is None else self._targets.member_at(self._get("culprit"))
+        if culprit._bridge is not None:
+            culprit._bridge.raise_fault()
+        from netbpf.engine.llvm.faults import native_fault
 
-            raise native_fault(self, {name: self._get(name) for name in FAULT_ARGS})
+        raise native_fault(culprit, {name: culprit._get(name) for name in FAULT_ARGS})
 
     def fault(self, pc: int, message: str, address: int | None = None) -> EngineFault:
         """An EngineFault that names the instruction at ``pc``."""
@@ -313,7 +323,7 @@ class NativeProgram:
         head = ctypes.create_string_buffer(skb.head, max(len(skb.head), 1))
         self._prepared = None
         self._describe(skb)
-        sock = self._describe_socket(skb)
+        self._sock = self._as_region(self._describe_socket(skb))
         self._set("meta", ctypes.addressof(self._meta))
         self._set("skb_pkt", ctypes.addressof(head) + skb.data_off)
         self._set("skb_len", skb.len)
@@ -323,7 +333,7 @@ class NativeProgram:
         try:
             r0 = self._call(code)
         finally:
-            self._skb = None
+            sock, self._skb, self._sock = self._sock, None, None
             if sock is not None and self.regions is not None:
                 self.regions.drop(sock.row)
         at = META["cb0"]
@@ -339,11 +349,15 @@ class NativeProgram:
 
         data = ctypes.create_string_buffer(bpf_sock(skb))
         self._set_meta("sk", ctypes.addressof(data))
-        if self.regions is None:
-            return _Socket(data, -1)
-        row = self.regions.add("struct bpf_sock", ctypes.addressof(data), len(data) - 1, writable=False)
+        return _Socket(data, -1)
+
+    def _as_region(self, sock: _Socket | None) -> _Socket | None:
+        """The same socket, with a row where there are regions."""
+        if sock is None or self.regions is None:
+            return sock
+        row = self.regions.add("struct bpf_sock", ctypes.addressof(sock.data), len(sock.data) - 1, writable=False)
         self.tell_regions()
-        return _Socket(data, row)
+        return sock._replace(row=row)
 
     def _describe(self, skb: SkBuff) -> None:
         """The sk_buff into Meta."""
@@ -363,8 +377,9 @@ class NativeProgram:
     # --- what call backs ask for -----------------------------------------------------------------------------------------
     def current_skb(self) -> SkBuff:
         """The packet at hand in a call back."""
-        if self._skb is not None:
-            return self._skb
+        root = self if self._targets is None else self._targets.root
+        if root._skb is not None:
+            return root._skb
         from netbpf.packet.skbuff import SkBuff
 
         frame = ctypes.string_at(self._get("skb_pkt"), self._get("skb_cap"))
@@ -372,7 +387,7 @@ class NativeProgram:
         proto, present, tpid, network = (
             ctypes.c_uint64.from_address(meta + META[name]).value for name in (*CALL_BACK_META, "network_header")
         )
-        skb = SkBuff(frame, self._get("skb_len"), network_header=network, mark=self.device.mark)
+        skb = SkBuff(frame, self._get("skb_len"), network_header=network, mark=root.device.mark)
         skb.protocol, skb.vlan_present, skb.vlan_proto = bswap(proto, 2), present, bswap(tpid, 2)
         return skb
 
@@ -384,38 +399,39 @@ class NativeProgram:
         for n, value in enumerate(regs, 1):
             self._set(f"r{n}", value)
         self.take_env()
-        result = int(self._active.enter(ctypes.addressof(self._args)))
+        result = int(self._active.enter(self.args_address))
         self._raise_fault()
         self.sync_env()
         return result
 
-    def tail_call(self, programs: Any, index: int) -> int:
-        """Run the program at ``index`` of a program array on the packet at hand; its R0. ``tail_taken``: whether there is one."""
-        target = programs.get(index) if self._get("tail_calls") < MAX_TAIL_CALL_CNT else None
-        self._set("tail_taken", target is not None)
-        if target is None:
-            return 0
-        self._set("tail_calls", self._get("tail_calls") + 1)
-        loaded = self._target(target if isinstance(target, VerifiedProgram) else target.program)
-        loaded._skb = self._skb
-        loaded._set_all(**{n: self._get(n) for n in _PASSED_ON})
-        code = loaded._code(loaded._variant("one"))
-        result = loaded._enter_native(code, code.run)
-        for name in ("rng_state", "tail_calls"):
-            self._set(name, loaded._get(name))
-        return result
+    # --- tail calls ------------------------------------------------------------------------------------------------------
+    def find_target(self, programs: Any, index: int) -> None:
+        """Have the program at ``index`` of a program array in the table of targets."""
+        from netbpf.engine.llvm.targets import Targets, program_of
 
-    def _target(self, program: VerifiedProgram) -> NativeProgram:
-        """What runs a tail call's target for this program; code is shared by all that lead to it."""
-        loaded = self._targets.get(id(program))
-        if loaded is None:
-            loaded = NativeProgram(
-                program, self.env, trace=self.trace, device=self.device, use_cache=self._use_cache, checked=self._checked
-            )
-            loaded._family = self._family
-            loaded._codes = self._family.setdefault(id(program), loaded._codes)
-            self._targets[id(program)] = loaded
-        return loaded
+        if self._targets is None:
+            self._targets = Targets(self)
+        held = programs.get(index)
+        if held is not None:
+            self._targets.add(program_of(held))
+
+    def tell_targets(self, table_address: int, mask: int) -> None:
+        """Where the table of targets is now."""
+        self._set_all(targets=table_address, target_mask=mask)
+
+    def new_target(self, program: VerifiedProgram) -> NativeProgram:
+        """What runs a program that tail calls lead to, beside this one."""
+        made = NativeProgram(
+            program, self.env, trace=self.trace, device=self.device, use_cache=self._use_cache, checked=self._checked
+        )
+        made._targets = self._targets
+        made._active = made._code(made._variant("tail"))
+        return made
+
+    def tail_entry(self) -> int:
+        """Address of the code that a tail call enters."""
+        assert self._active is not None
+        return self._active.mapped.functions["run"]
 
 
 def address_of(buffer: Any) -> tuple[int, Any]:

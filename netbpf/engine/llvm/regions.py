@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from netbpf.engine.llvm.checks import MAX_CALL_FRAMES, ROW_BYTES, ROW_WORDS
 from netbpf.isa.opcodes import MAX_BPF_STACK
+from netbpf.maps.handle import MAP_STRUCT_BYTES
 
 if TYPE_CHECKING:
     from netbpf.maps.base import Map
@@ -34,6 +35,7 @@ class Regions:
         self._names = [f"stack frame {depth}" for depth in range(MAX_CALL_FRAMES)]
         self._rows: Any = (ctypes.c_uint64 * (ROW_WORDS * FIRST_CAPACITY))()
         self._free: list[int] = []
+        self._maps: dict[int, Map] = {}  # by id()
         for depth in range(MAX_CALL_FRAMES):
             self._write(depth, 0, 0, MAX_BPF_STACK, MAX_BPF_STACK, True)
 
@@ -72,12 +74,16 @@ class Regions:
         self._rows[ROW_WORDS * row : ROW_WORDS * row + 5] = [lo, span, stride, size, writable]
 
     def add_map(self, live: Map) -> None:
-        """A map's values, each a piece of its own where the layout is one of ``shape``'s."""
+        """A map's struct and its values, each a piece of its own where the layout is one of ``shape``'s; once."""
+        if id(live) in self._maps:
+            return
+        self._maps[id(live)] = live
         from netbpf.abi.maps import BPF_F_RDONLY_PROG
         from netbpf.engine.interp.memory import map_name
         from netbpf.engine.llvm.shape import ARRAYS, has_pieces
 
         m: Any = live
+        self.add(f"struct bpf_map of {m.spec.name!r}", m.handle, MAP_STRUCT_BYTES, writable=False)
         name, writable, size = f"a value of {map_name(live)}", not m.spec.map_flags & BPF_F_RDONLY_PROG, m.spec.value_size
         if not has_pieces(live):
             self.add(name, m.address, len(m.memory), writable=writable)

@@ -10,6 +10,11 @@ from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.lower import Lowerer
 
 
+def args_parameter(lowerer: Lowerer) -> str:
+    """Args as a parameter. Python writes them while the code runs, and so does a later tail call to the same program."""
+    return "ptr %a" if lowerer.may_fault else "ptr noalias %a"
+
+
 def load_maps(f: Function, n_maps: int) -> None:
     """The addresses of the program's maps, out of Args."""
     if n_maps:
@@ -32,7 +37,7 @@ def _load_packet(f: Function) -> None:
 
 def emit_one(lowerer: Lowerer) -> str:
     """Run once on the packet that Args and Meta describe; the full R0."""
-    f = Function("define i64 @run(ptr noalias %a) nounwind")
+    f = Function(f"define i64 @run({args_parameter(lowerer)}) nounwind")
     load_maps(f, len(lowerer.program.maps))
     _load_packet(f)
     f.ret(f"i64 {f.op(f'call i64 @prog({lowerer.around.passed})')}")
@@ -41,7 +46,7 @@ def emit_one(lowerer: Lowerer) -> str:
 
 def emit_enter(lowerer: Lowerer) -> str:
     """Run subprogram ``Args.subprog`` with R1..R5 of Args, for Python called back from native code (a callback's caller)."""
-    f = Function("define i64 @enter(ptr noalias %a) nounwind")
+    f = Function(f"define i64 @enter({args_parameter(lowerer)}) nounwind")
     load_maps(f, len(lowerer.program.maps))
     _load_packet(f)
     args = ", ".join(f"i64 {f.load(64, f.gep('%a', ARGS[f'r{r}']), 8)}" for r in range(1, 6))

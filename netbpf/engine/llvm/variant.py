@@ -13,8 +13,9 @@ NO_TYPE = 255  # as kernels.flow has it
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Where packets come from. ``kind``: "one" (a packet described by Args and Meta), "memory" (no packet: R1 and R2 of Args),
-    "columns", "pcap", "pcapng", "ring" (a block of a TPACKET_V3 ring).
+    """Where packets come from. ``kind``: "one" (a packet described by Args and Meta), "tail" (the same, by a tail call: in the
+    frame of the program that made it), "memory" (no packet: R1 and R2 of Args), "columns", "pcap", "pcapng", "ring" (a block of a
+    TPACKET_V3 ring).
     ``big_endian`` and what follows are the layout of a window's records. ``trace_clock``: the clock is each packet's
     timestamp. ``checked``: every run-time check is kept. ``in_file``: packets as a savefile holds them, tags in line; else
     as AF_PACKET/SOCK_RAW sees them. ``ethernet``: they are Ethernet frames, as those of a socket always are. ``results``: each
