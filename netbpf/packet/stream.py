@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Protocol
 from netbpf.errors import CaptureError, UsageError
 
 PIECE_BYTES = 512 * 1024
+PIPE_BYTES = 1024 * 1024  # Linux gives no more by default
 MAPPED_BYTES = 8 * 1024 * 1024
 HUGE_PAGE_BYTES = 2 * 1024 * 1024
 MAPPED_FROM_BYTES = 1024 * 1024  # smaller files are read
@@ -292,6 +293,7 @@ def open_stream(source: str | os.PathLike[str] | BinaryIO) -> ByteStream:
     empty stream.
     """
     file, path, owned = _open_source(source)
+    _widen_pipe(file)
     inner = FileSource(file, path, owned=owned)
     try:
         head = inner.read(PIECE_BYTES)
@@ -317,6 +319,17 @@ def _open_source(source: str | os.PathLike[str] | BinaryIO) -> tuple[Any, str, b
     if not hasattr(source, "read"):
         raise UsageError(f"a capture is a path, a binary file object or '-', not {type(source).__name__}")
     return source, str(getattr(source, "name", "<stream>")), False
+
+
+def _widen_pipe(file: Any) -> None:
+    """Let a pipe hold as much as an ordinary user may ask for: each read takes what is there, and has its price."""
+    try:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            import fcntl
+
+            fcntl.fcntl(file.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    except (AttributeError, OSError, ValueError):
+        return  # no pipe, no Linux, or no more to be had
 
 
 def _regular_size(file: Any) -> int | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -66,3 +69,23 @@ def test_a_file_that_grows_is_read_on(tmp_path: Path) -> None:
                 found += len(piece)
                 path.write_bytes(whole)
     assert found == len(records(io.BytesIO(whole))[0])
+
+
+def test_a_pipe_is_made_to_hold_more() -> None:
+    capture = (ROOT / "pcaps" / "session.pcap").read_bytes()
+    out, into = os.pipe()
+    with os.fdopen(out, "rb") as file, os.fdopen(into, "wb") as writer:
+        before = fcntl.fcntl(out, fcntl.F_GETPIPE_SZ)
+        writer.write(capture[: min(before, len(capture))])
+        writer.flush()
+        with open_capture(file):
+            assert fcntl.fcntl(out, fcntl.F_GETPIPE_SZ) > before
+
+
+def test_what_is_no_pipe_is_left_alone() -> None:
+    source, other = socket.socketpair()
+    with source, other, source.makefile("rb") as file:
+        other.sendall((ROOT / "pcaps" / "session.pcap").read_bytes()[:4000])
+        other.close()
+        with pytest.raises(CaptureError), open_capture(file) as reader:
+            assert list(reader)
