@@ -1,5 +1,6 @@
 """Random programs of map operations and helper calls in assembly, for scripts/engine_fuzz.py: every map kind and helper that the
-native engine compiles, on keys few enough to meet again; and maps of every kind inside others. Each result is folded into R0."""
+native engine compiles, on keys few enough to meet again; maps of every kind inside others; functions that bpf_for_each_map_elem
+calls. Each result is folded into R0."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ INNER = (
 )  # fmt: skip
 OUTER_KEYS = 3
 ENTRIES = (1, 2, 5, 9, 17)
-KEY_AT, VALUE_AT, INNER_AT = -64, -128, -200
+WALKED = frozenset({"hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "array", "percpu_array"})
+KEY_AT, VALUE_AT, INNER_AT, CTX_AT = -64, -128, -200, -208
 FOLD = "    r9 *= 31\n    r9 += r0\n"
 
 
@@ -41,6 +43,7 @@ class Writer:
         self.rng = rng
         self.maps: list[tuple[str, str]] = []  # kind, declaration
         self.inside: list[str] = []  # declarations of what is in maps of maps
+        self.functions: list[str] = []
         self.lines: list[str] = []
         self.labels = 0
 
@@ -92,7 +95,7 @@ class Writer:
 
     def text(self) -> str:
         head = [*self.inside, *(f".map m{i} {declaration}" for i, (_, declaration) in enumerate(self.maps))]
-        return "\n".join([*head, *self.lines, ""])
+        return "\n".join([*head, *self.lines, *self.functions, ""])
 
 
 def _begin(w: Writer) -> None:
@@ -232,8 +235,48 @@ def _on_map(w: Writer, index: int) -> None:
         _operate(w, target)
 
 
+def _walk(w: Writer, target: Target) -> None:
+    """Call a function on every element; R9 goes through its hands."""
+    name = w.label()
+    w.functions.append(_visitor(w.rng, name))
+    w.put(f"""
+        *(u64 *)(r10 - {-CTX_AT}) = r9
+        {target.load}
+        r2 = subprog[{name}]
+        r3 = r10
+        r3 += {CTX_AT}
+        r4 = {w.rng.choice((0, 0, 0, 0, 0, 1))}
+        call bpf_for_each_map_elem
+        r9 = *(u64 *)(r10 - {-CTX_AT})
+    """)
+    w.put(FOLD)
+
+
+def _visitor(rng: random.Random, name: str) -> str:
+    """A function that folds key and value in, and may change or delete this element or another of the map, once."""
+    writes = rng.choice(("", "*(u8 *)(r3 + 0) = r9\n"))
+    fill = "".join(f"*(u64 *)(r10 - {at}) = 0\n" for at in range(40, 65, 8))
+    key = rng.choice(("r2 = r7\n", f"r2 = r9\nr2 &= {rng.choice((3, 7, 15))}\n*(u8 *)(r10 - 64) = r2\nr2 = r10\nr2 += -64\n"))
+    operation = rng.choice(
+        (
+            "",
+            f"{fill}r1 = r6\n{key}call bpf_map_delete_elem\nr9 += r0\n",
+            f"{fill}*(u64 *)(r10 - 80) = r9\n*(u64 *)(r10 - 88) = r9\n*(u64 *)(r10 - 96) = 7\nr1 = r6\n{key}r3 = r10\nr3 += -96\n"
+            "r4 = 0\ncall bpf_map_update_elem\nr9 += r0\n",
+        )
+    )
+    answer = rng.choice(("r0 = 0", "r0 = 0", f"r0 = r9\nr0 >>= {rng.choice((2, 5))}\nr0 &= 1"))
+    return (
+        f"{name}:\nr6 = r1\nr7 = r2\nr8 = r4\nr9 = *(u64 *)(r8 + 0)\nr9 *= 31\n"
+        f"r1 = *(u8 *)(r7 + 0)\nr9 += r1\nr1 = *(u8 *)(r3 + 0)\nr9 += r1\n{writes}{operation}"
+        f"r1 = *(u8 *)(r7 + 0)\nr9 += r1\n*(u64 *)(r8 + 0) = r9\n{answer}\nexit"
+    )
+
+
 def _operate(w: Writer, target: Target) -> None:
-    if target.has_key:
+    if target.kind in WALKED and w.rng.random() < 0.2:
+        _walk(w, target)
+    elif target.has_key:
         _keyed(w, target)
     else:
         _pushed(w, target)

@@ -6,11 +6,16 @@ What scripts/engine_fuzz.py and the engines' tests share.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from verifier_records import load_request, map_info
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from support.function_btf import MAIN_FUNCTION, STATIC_FUNCTION, btf_with_int_functions
 
 from netbpf.abi.maps import MapType
 from netbpf.engine.interp.engine import InterpEngine
@@ -19,11 +24,12 @@ from netbpf.env import SteppedEnv
 from netbpf.errors import BpfError, EngineFault, ProgramRejected
 from netbpf.host.loader import load_spec
 from netbpf.host.sim.host import SimHost
+from netbpf.isa.cfg import subprog_starts
 from netbpf.maps.create import create
 from netbpf.maps.inner import is_meta_equal
 from netbpf.maps.perf_buffer import PerfBuffer
 from netbpf.packet.skbuff import SkBuff
-from netbpf.program import VerifiedProgram
+from netbpf.program import ProgramSpec, VerifiedProgram
 from netbpf.sources.asm import parse
 from netbpf.verifier.check import verify
 
@@ -115,7 +121,7 @@ def loaded_text(text: str) -> VerifiedProgram | None:
     """Assembly as a simulated host loads it; None when it is refused. Perf event arrays get a ring in their first place."""
     process = SimHost(env=SteppedEnv()).process()
     try:
-        program = process.program(load_spec(process, parse(text)).prog_fd)
+        program = process.program(load_spec(process, with_functions(parse(text))).prog_fd)
     except (ProgramRejected, BpfError):
         return None
     for live in program.maps:
@@ -123,6 +129,15 @@ def loaded_text(text: str) -> VerifiedProgram | None:
             ring: Any = live
             ring.put(bytes(4), PerfBuffer(0, 1, 9))
     return program
+
+
+def with_functions(spec: ProgramSpec) -> ProgramSpec:
+    """A program that passes functions on, with the BTF that Linux wants for that: all of them return int."""
+    starts = subprog_starts(spec.insns)
+    if len(starts) < 2 or spec.btf:
+        return spec
+    info = tuple((start, STATIC_FUNCTION if start else MAIN_FUNCTION) for start in starts)
+    return replace(spec, btf=btf_with_int_functions(), func_info=info)
 
 
 def live_map(name: str, m: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ Its bytes, all little-endian; an engine may read and change them in place, keepi
 
     struct header {            // at 0
         u32 count;             //  0  elements linked into buckets
-        u32 free;              //  4  first of the freed elements (chained by `next`), 0: none
+        u32 free;              //  4  first of the freed elements (chained by `hash`), 0: none
         u32 fresh;             //  8  elements handed out ever: element fresh + 1 was never used and is all zero
         u32 max_entries;       // 12
         u32 n_buckets;         // 16  power of two; with BPF_F_ZERO_SEED Linux's own number, so that keys come in its order
@@ -20,8 +20,8 @@ Its bytes, all little-endian; an engine may read and change them in place, keepi
         u32 spare[n_cpus];     // 128 HASH only: per CPU the element that its next update of a key that exists takes
     };
     struct element {
-        u32 next;              //  0  next in the bucket, or in the free list
-        u32 hash;              //  4
+        u32 next;              //  0  next in the bucket; stays as it is when the element is taken out
+        u32 hash;              //  4  or next in the free list
         u8  link[LINK_SIZE];   //  8  LRU kinds only, see maps.lru; else nothing
         u8  key[round_up(key_size, 8)];      // zero padded
         u8  value[round_up(value_size, 8)];  // not in per-CPU kinds, whose values lie in one plane per CPU
@@ -31,7 +31,11 @@ Rules, as a kernel's preallocated table behaves: the bucket is hash & (n_buckets
 head. At ``count == max_entries`` a new key gets E2BIG, so that ``fresh`` never passes max_entries. An update of a key that exists
 in a HASH writes the CPU's spare element (at first element max_entries + 1 + cpu), puts it at the head, takes the old one out and
 keeps that as the CPU's spare: a pointer to the old value goes stale but stays valid. The other kinds write in place, or as
-their modules say. A deleted element goes on top of the free list, its bytes unchanged.
+their modules say. A deleted element goes on top of the free list, its bytes unchanged but for `hash`.
+
+bpf_for_each_map_elem goes through the buckets in order, and through each chain with its eye on the element after the one at hand:
+what the callback puts at the head of that chain, or of one before, it does not see. The element after, if the callback takes it
+out, it still visits, and goes on where that one's `next` leads.
 
 With BPF_F_NO_PREALLOC all is the same, pages being committed when touched anyway; only a table larger than the address space
 (some 100 TB) cannot be created (ENOMEM), where Linux would wait for it to fill.
@@ -153,6 +157,10 @@ class HashTable(MapBase):
         at = self._elems + i * self.elem_size
         return bytes(self.memory[at + self.key_at : at + self.key_end])
 
+    def key_place(self, i: int) -> int:
+        """Offset of element *i*'s key."""
+        return self._elems + i * self.elem_size + self.key_at
+
     def value_of(self, i: int, cpu: int = 0) -> int:
         """Offset of element *i*'s value on ``cpu``."""
         return self.value_off + i * self.value_step + cpu * self.cpu_stride
@@ -162,7 +170,7 @@ class HashTable(MapBase):
         u32 = self.u32
         i: int = u32[FREE]
         if i:
-            u32[FREE] = u32[self.word(i)]
+            u32[FREE] = u32[self.word(i) + 1]
             return i
         u32[FRESH] += 1
         return int(u32[FRESH])
@@ -170,7 +178,7 @@ class HashTable(MapBase):
     def give(self, i: int) -> None:
         """Put an unlinked element on top of the free list."""
         u32 = self.u32
-        u32[self.word(i)] = u32[FREE]
+        u32[self.word(i) + 1] = u32[FREE]
         u32[FREE] = i
 
     def link(self, i: int, key: bytes) -> None:
@@ -215,17 +223,17 @@ class HashTable(MapBase):
                 if follower:
                     return self.key_of(follower)
                 bucket += (self._hashes[key] & self._mask) + 1
-        i = self._first_from(bucket)
-        return self.key_of(i) if i else None
+        bucket = self._filled_from(bucket)
+        return self.key_of(u32[bucket]) if bucket else None
 
-    def _first_from(self, bucket: int) -> int:
-        """The first element in buckets from word index ``bucket`` on, or 0."""
+    def _filled_from(self, bucket: int) -> int:
+        """The word index of the first bucket from ``bucket`` on that is not empty; 0, of no bucket, where all are."""
         end = self._buckets + self._mask + 1
         while bucket < end:
             piece = self.memory[bucket * 4 : min(bucket + SCAN, end) * 4]
             rest = piece.lstrip(b"\0")
             if rest:
-                return int(self.u32[bucket + (len(piece) - len(rest)) // 4])
+                return bucket + (len(piece) - len(rest)) // 4
             bucket += SCAN
         return 0
 
@@ -237,15 +245,21 @@ class HashTable(MapBase):
             i = self.u32[self.word(i)]
         return found
 
-    def each(self, cpu: int = 0) -> Iterator[tuple[bytes, int]]:
-        """(key, value offset on ``cpu``) in the order of bpf_for_each_map_elem, which may be changing the table meanwhile."""
-        u32 = self.u32
-        for bucket in range(self._buckets, self._buckets + self._mask + 1):
+    def walk(self) -> Iterator[int]:
+        """The elements in the order of bpf_for_each_map_elem, which may be changing the table meanwhile."""
+        u32, bucket = self.u32, self._filled_from(self._buckets)
+        while bucket:
             i = u32[bucket]
             while i:
                 following = u32[self.word(i)]
-                yield self.key_of(i), self.value_of(i, cpu)
+                yield i
                 i = following
+            bucket = self._filled_from(bucket + 1)
+
+    def each(self, cpu: int = 0) -> Iterator[tuple[bytes, int]]:
+        """(key, value offset on ``cpu``) in the order of ``walk``."""
+        for i in self.walk():
+            yield self.key_of(i), self.value_of(i, cpu)
 
     @property
     def n_buckets(self) -> int:

@@ -7,8 +7,9 @@ from struct import pack
 from typing import Any
 
 import pytest
+from support.function_btf import btf_with_int_functions
 from support.kernel import needs_kernel
-from support.kernel_runs import Both, Refs, array_spec, btf_with_int_functions
+from support.kernel_runs import Both, Refs, array_spec
 from support.random_programs import MAP_BYTES, VALUES, random_program
 from support.running import TCP_FRAME, ZERO64, loopback_skb, unproved
 

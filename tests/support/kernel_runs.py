@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from struct import pack
 from typing import NamedTuple
 
 from netbpf.engine.interp.engine import InterpEngine, InterpLoaded
@@ -13,6 +12,7 @@ from netbpf.isa.instruction import Instruction, Program
 from netbpf.isa.opcodes import BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_IDX, BPF_PSEUDO_MAP_IDX_VALUE, BPF_PSEUDO_MAP_VALUE
 from netbpf.maps.create import create
 from netbpf.maps.spec import MapSpec
+from support.function_btf import btf_with_int_functions
 from support.running import TCP_FRAME, loopback_skb, unproved
 
 ARRAY = 2
@@ -39,17 +39,6 @@ Code = Callable[[Refs], Sequence[Instruction]]
 
 def _ld(src: int, imm: int, reg: int) -> tuple[Instruction, Instruction]:
     return Instruction(0x18, reg, src, 0, imm), Instruction(0)
-
-
-def btf_with_int_functions() -> bytes:
-    """BTF of two static functions without parameters that return int: type ids 3 and 4."""
-    names = b"\0int\0main\0sub\0"
-
-    def head(name: int, kind: int, size_or_type: int) -> bytes:
-        return pack("<III", name, kind << 24, size_or_type)
-
-    types = head(1, 1, 4) + pack("<I", 1 << 24 | 32) + head(0, 13, 1) + head(5, 12, 2) + head(10, 12, 2)
-    return pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names
 
 
 class Both:

@@ -61,7 +61,7 @@ class KeyLowerer(SubprogLowerer):
         self._tables = tables
 
     def _head(self) -> str:
-        return f"define internal i64 @key({self.owner.around.params}) alwaysinline nounwind"
+        return f"define internal i64 @key({self.owner.around.main_params}) alwaysinline nounwind"
 
     def leave(self, value: str) -> None:
         self.f.ret("i64 0")

@@ -6,17 +6,16 @@ Python failed, and the run ends there.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from netbpf.abi.classic import CLASSIC_FUNC_NAMES
 from netbpf.abi.helpers import FUNC_IDS
 from netbpf.engine.llvm.abi import ARGS, CALL_BACK_META
-from netbpf.engine.llvm.lower import BPF_MAX_LOOPS, FUNC_TAG
-from netbpf.engine.llvm.map_calls import MAP_CALLS, native_map
+from netbpf.engine.llvm.callbacks import CALLBACKS
+from netbpf.engine.llvm.lower import FUNC_TAG
+from netbpf.engine.llvm.map_calls import MAP_CALLS
 from netbpf.engine.llvm.packet_calls import PACKET_CALLS
-from netbpf.engine.llvm.shape import ARRAYS, PER_CPU
 from netbpf.engine.llvm.tail_calls import emit_tail_call
 from netbpf.env import JIFFY_NS
 
@@ -119,86 +118,13 @@ def _zero(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-# --- callbacks of the program's own --------------------------------------------------------------------------------------
-def _callback(s: SubprogLowerer, pc: int, register: int) -> int:
-    """Index of the subprogram that R names, or -1."""
-    known = s.known(pc, register)
-    return s.owner.start_of[known.value] if known and known.kind == "func" else -1
-
-
-def _loop(s: SubprogLowerer, pc: int) -> bool:
-    """bpf_loop(nr, callback, ctx, flags): how often the callback ran, at most BPF_MAX_LOOPS."""
-    target = _callback(s, pc, 2)
-    if target < 0:
-        raise s.unsupported(pc)
-    f = s.f
-    count = f.op(f"and i64 {s.get(1)}, 4294967295")
-    ctx, flags = s.get(3), s.get(4)
-    slot = f"%loop{pc}"
-    f.lines.insert(2, f"  {slot} = alloca i64")
-    begin, head, body, on, done = (f.fresh_label(n) for n in ("begin", "head", "body", "on", "done"))
-    bad = f.select(f.op(f"icmp ne i64 {flags}, 0"), 64, str(-errno.EINVAL), str(-errno.E2BIG))
-    s.set(0, bad)
-    valid = f.op(f"and i1 {f.op(f'icmp eq i64 {flags}, 0')}, {f.op(f'icmp ule i64 {count}, {BPF_MAX_LOOPS}')}")
-    f.cond(valid, begin, done)
-    f.label(begin)
-    f.store(64, "0", slot, 8)
-    f.label(head)
-    n = f.load(64, slot, 8)
-    s.set(0, n)
-    f.cond(f.op(f"icmp ult i64 {n}, {count}"), body, done)
-    f.label(body)
-    result = s.call_subprog(pc, target, [n, ctx])
-    s.leave_on_fault()
-    after = f.op(f"add i64 {n}, 1")
-    f.store(64, after, slot, 8)
-    s.set(0, after)
-    f.cond(f.op(f"icmp eq i64 {result}, 0"), on, done)
-    f.label(on)
-    f.br(head)
-    f.label(done)
-    return True
-
-
-def _for_each(s: SubprogLowerer, pc: int) -> bool:
-    """bpf_for_each_map_elem(map, callback, ctx, flags) on array kinds: one call per index; others call back."""
-    m, target = native_map(s, pc, ARRAYS), _callback(s, pc, 2)
-    if m is None or m.number < 0 or target < 0:
-        return False
-    f = s.f
-    ctx, flags = s.get(3), s.get(4)
-    key, per_cpu = f"%each{pc}", m.spec.map_type in PER_CPU
-    f.lines.insert(2, f"  {key} = alloca i64")
-    begin, head, body, on, done = (f.fresh_label(n) for n in ("begin", "head", "body", "on", "done"))
-    cpu = arg(s, "cpu_id") if per_cpu else "0"
-    s.set(0, str(-errno.EINVAL))
-    f.cond(f.op(f"icmp eq i64 {flags}, 0"), begin, done)
-    f.label(begin)
-    f.store(64, "0", key, 8)
-    f.label(head)
-    n = f.load(64, key, 8)
-    s.set(0, n)
-    f.cond(f.op(f"icmp ult i64 {n}, {m.spec.max_entries}"), body, done)
-    f.label(body)
-    value = f.op(f"call i64 @lookup{m.suffix}(ptr {m.base}, ptr {key}, i64 {cpu})")
-    result = s.call_subprog(pc, target, [s.map_handle(m.number), f.op(f"ptrtoint ptr {key} to i64"), value, ctx])
-    s.leave_on_fault()
-    after = f.op(f"add i64 {n}, 1")
-    f.store(64, after, key, 8)
-    s.set(0, after)
-    f.cond(f.op(f"icmp eq i64 {result}, 0"), on, done)
-    f.label(on)
-    f.br(head)
-    f.label(done)
-    return True
-
-
 def _id(name: str) -> int:
     return FUNC_IDS[name]
 
 
 NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
     **{_id(name): body for name, body in MAP_CALLS.items()},
+    **{_id(name): body for name, body in CALLBACKS.items()},
     **{_id(name): body for name, body in PACKET_CALLS.items()},
     _id("ktime_get_ns"): _now,
     _id("ktime_get_boot_ns"): _now,
@@ -209,6 +135,4 @@ NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
     _id("get_smp_processor_id"): _cpu_id,
     _id("get_numa_node_id"): _zero,
     _id("tail_call"): emit_tail_call,
-    _id("loop"): _loop,
-    _id("for_each_map_elem"): _for_each,
 }

@@ -145,12 +145,14 @@ def insn_problem(insns: Program, pc: int, starts: frozenset[int] | None = None) 
 class Surroundings:
     """The parameters every function passes on: Args, Meta, packet, its lengths, map bases. The first MAC_BYTES of the packet are
     at ``%mac``, the others at ``%pkt`` + MAC_BYTES: a VLAN tag that was moved out may lie between them. ``alone``: nobody but
-    this code touches the maps while it runs."""
+    this code touches the maps while it runs. LLVM is told so of the main program alone (``main_params``): other functions may be
+    given addresses of values, which are not made from the map's there."""
 
     def __init__(self, maps: Sequence[Map], alone: bool) -> None:
         packet = ["ptr %a", "ptr %meta", "ptr %pkt", "ptr %mac", "i64 %len", "i64 %cap"]
         kinds = ["ptr noalias" if alone and not _may_be_inside(m, maps) else "ptr" for m in maps]
-        self.params = ", ".join([*packet, *(f"{kind} %m{i}" for i, kind in enumerate(kinds))])
+        self.main_params = ", ".join([*packet, *(f"{kind} %m{i}" for i, kind in enumerate(kinds))])
+        self.params = ", ".join([*packet, *(f"ptr %m{i}" for i in range(len(maps)))])
         self.passed = ", ".join([*packet, *(f"ptr %m{i}" for i in range(len(maps)))])
 
 
@@ -182,6 +184,7 @@ class Lowerer:
         self.used_meta: set[str] = set()
         self.used_args: set[str] = set()
         self.used_inner: set[int] = set()  # maps of maps whose inner maps are operated on
+        self.walked: set[str] = set()  # tables, by the suffix of their functions, that bpf_for_each_map_elem goes through
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
         # whether records may come from rings that are none of the program's own maps, or from a helper that Python runs
         self.reserves_elsewhere = any(_holds_rings(m) for m in program.maps) or _calls_by_number(program)
@@ -241,7 +244,7 @@ class SubprogLowerer:
     # --- frame -----------------------------------------------------------------------------------------------------
     def _head(self) -> str:
         if self.is_main:
-            return f"define internal i64 @prog({self.owner.around.params}) alwaysinline nounwind"
+            return f"define internal i64 @prog({self.owner.around.main_params}) alwaysinline nounwind"
         args = ", ".join(f"i64 %arg{n}" for n in range(1, 6))
         return f"define internal i64 @sub{self.index}({args}, {self.owner.around.params}) nounwind"
 

@@ -68,7 +68,7 @@ def _inner_map(s: SubprogLowerer, outer_index: int, kinds: Set[int]) -> MapRef |
     return MapRef(inner_suffix(outer_index), base, outer.spec.inner, outer.n_cpus, -1)
 
 
-def _cpu(s: SubprogLowerer, m: MapRef, kinds: Set[int]) -> str:
+def cpu_operand(s: SubprogLowerer, m: MapRef, kinds: Set[int]) -> str:
     """The CPU operand of an operation that asks for one in these kinds; else 0."""
     if m.spec.map_type not in kinds:
         return "0"
@@ -114,7 +114,7 @@ def _lookup(s: SubprogLowerer, pc: int) -> bool:
     if m.spec.map_type in TRIES:
         s.set(0, _kernel(s, "trie_lookup", m, _copied(s, _key(s, pc, m), m.spec.key_size)))
     else:
-        s.set(0, _lookup_on(s, m, _key(s, pc, m), _cpu(s, m, PER_CPU)))
+        s.set(0, _lookup_on(s, m, _key(s, pc, m), cpu_operand(s, m, PER_CPU)))
     return True
 
 
@@ -148,9 +148,9 @@ def _update(s: SubprogLowerer, pc: int) -> bool:
         if m.spec.map_type in TRIES:
             s.set(0, _kernel(s, "trie_update", m, *args))
         else:
-            s.set(0, _kernel(s, "lru_update", m, *args, _cpu(s, m, LRU_TABLES)))
+            s.set(0, _kernel(s, "lru_update", m, *args, cpu_operand(s, m, LRU_TABLES)))
         return True
-    cpu = _cpu(s, m, PER_CPU | TABLES)  # a table keeps a spare element for each
+    cpu = cpu_operand(s, m, PER_CPU | TABLES)  # a table keeps a spare element for each
     s.set(0, s.f.op(f"call i64 @update{m.suffix}(ptr {m.base}, ptr {key}, ptr {value}, i64 {flags}, i64 {cpu})"))
     return True
 
@@ -274,7 +274,7 @@ def _perf_output(s: SubprogLowerer, pc: int) -> bool:
     else:
         data = f.op(f"ptrtoint ptr {s.pointer(pc, 4, 0, s.get(5), READ)} to i64")
     packet = f.op("ptrtoint ptr %pkt to i64")
-    cpu = _cpu(s, m, frozenset({MapType.PERF_EVENT_ARRAY}))
+    cpu = cpu_operand(s, m, frozenset({MapType.PERF_EVENT_ARRAY}))
     s.set(0, _kernel(s, "perf_output", m, s.get(3), data, s.get(5), packet, "%cap", cpu))
     return True
 

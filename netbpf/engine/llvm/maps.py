@@ -6,14 +6,15 @@ They work on the bytes that ``netbpf.maps`` states (maps.table, maps.array ...) 
     i64 @update{i}(ptr m, ptr key, ptr value, i64 flags, i64 cpu)    0 or -errno; not the LRU kinds
     i64 @delete{i}(ptr m, ptr key)                                   0 or -errno; not the LRU kinds
 
-``m`` is the map's memory. What is longer, and the other kinds, are ``kernels``. A map of maps has a lookup alone, that gives the
-handle of the map found. The maps in it share their code (``emit_inner``): what is not the same in all of them it reads from their
-memory, of an array from its handle, which is ``m`` there.
+``m`` is the map's memory. What is longer, and the other kinds, are ``kernels``. A table that is walked has more functions
+(``_Table.walk_text``); a map of maps has a lookup alone, that gives the handle of the map found. The maps inside one share their
+code (``emit_inner``): what is not the same in all of them it reads from their memory, of an array from its handle, its ``m``.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Set
 from typing import Any
 
 from netbpf.abi.maps import MapType
@@ -43,22 +44,22 @@ from netbpf.maps.table import (
 )
 
 
-def emit_map(index: int, m: Map) -> str:
-    """The functions of map ``index``."""
-    return _emit(str(index), m, shared=False)
+def emit_map(index: int, m: Map, walked: Set[str]) -> str:
+    """The functions of map ``index``. ``walked``: suffixes of the tables that are walked."""
+    return _emit(str(index), m, walked, shared=False)
 
 
-def emit_inner(outer_index: int, outer: Any) -> str:
+def emit_inner(outer_index: int, outer: Any, walked: Set[str]) -> str:
     """The functions of every map inside a map of maps, ``inner_suffix`` in their names."""
     layout = create(outer.spec.inner, n_cpus=outer.n_cpus)  # never holds anything
-    return _emit(inner_suffix(outer_index), layout, shared=True)
+    return _emit(inner_suffix(outer_index), layout, walked, shared=True)
 
 
 def inner_suffix(outer_index: int) -> str:
     return f"{outer_index}.inner"
 
 
-def _emit(suffix: str, m: Map, *, shared: bool) -> str:
+def _emit(suffix: str, m: Map, walked: Set[str], *, shared: bool) -> str:
     kind = m.spec.map_type
     if kind in ARRAYS:
         return _Array(suffix, m, shared).text()
@@ -66,8 +67,11 @@ def _emit(suffix: str, m: Map, *, shared: bool) -> str:
         return _ArrayOfMaps(suffix, m, shared).text()
     if kind == MapType.HASH_OF_MAPS:
         return _HashOfMaps(suffix, m, shared).text()
-    table = _Table(suffix, m, shared).text() if kind in TABLES | LRU_TABLES else ""
-    return "\n".join([table, emit_kernels(suffix, m, shared=shared)])
+    table = _Table(suffix, m, shared) if kind in TABLES | LRU_TABLES else None
+    texts = [table.text()] if table else []
+    if table and suffix in walked:
+        texts.append(table.walk_text())
+    return "\n".join([*texts, emit_kernels(suffix, m, shared=shared)])
 
 
 def table_prefetches(index: int, m: Any) -> str:
@@ -185,6 +189,37 @@ class _Table:
         reach.prefetch(value)
         reach.ret("void")
         return "\n".join([near.text(), reach.text()])
+
+    def walk_text(self) -> str:
+        """``@chain``: the first element of the buckets from the number at ``at`` on, which goes on behind its bucket, or 0.
+        ``@after``: the next element of its chain, or 0. ``@key``, ``@value``: an element's addresses."""
+        return "\n".join([self._chain(), *self._parts()])
+
+    def _chain(self) -> str:
+        f = Function(f"define internal i64 @chain{self.i}(ptr %m, ptr %at) nounwind")
+        f.label("loop")
+        bucket = f.load(64, "%at", 8)
+        f.cond(f.test("ult", bucket, f.zext(self._header(f, 32, N_BUCKETS), 32)), "look", "end")
+        f.label("look")
+        f.store(64, f.math("add", bucket, 1), "%at", 8)
+        first = f.zext(f.load(32, self._bucket(f, f.trunc(bucket, 32)), 4), 32)
+        f.cond(f.test("eq", first, 0), "loop", "found")
+        f.label("found")
+        f.ret(f"i64 {first}")
+        f.label("end")
+        f.ret("i64 0")
+        return f.text()
+
+    def _parts(self) -> list[str]:
+        head = "(ptr %m, i64 %e) alwaysinline nounwind"
+        after, key = (Function(f"define internal i64 @{name}{self.i}{head}") for name in ("after", "key"))
+        after.ret(f"i64 {after.zext(after.load(32, self._element(after, after.trunc('%e', 32)), 8), 32)}")
+        place = key.gep(self._element(key, key.trunc("%e", 32)), self.m.key_at)
+        key.ret(f"i64 {key.op(f'ptrtoint ptr {place} to i64')}")
+        value = Function(f"define internal i64 @value{self.i}(ptr %m, i64 %e, i64 %cpu) alwaysinline nounwind")
+        place = self._value(value, value.trunc("%e", 32), "%cpu")
+        value.ret(f"i64 {value.op(f'ptrtoint ptr {place} to i64')}")
+        return [f.text() for f in (after, key, value)]
 
     # --- key hashing and comparing -----------------------------------------------------------------------------------
     def _pieces(self) -> list[tuple[int, int]]:
@@ -383,7 +418,7 @@ class _Table:
         free = f.load(32, free_at, 4)
         f.cond(f.op(f"icmp eq i32 {free}, 0"), none, some)
         f.label(some)
-        f.store(32, f.load(32, self._element(f, free), 8), free_at, 4)
+        f.store(32, f.load(32, f.gep(self._element(f, free), 4), 4), free_at, 4)
         f.br(done)
         f.label(none)
         fresh = f.op(f"add i32 {f.load(32, fresh_at, 4)}, 1")
@@ -436,7 +471,7 @@ class _Table:
         f.label("found")
         f.do(f"call void @unlink{self.i}(ptr %m, i32 {e})")
         free_at = f.gep("%m", 4 * FREE)
-        f.store(32, f.load(32, free_at, 4), self._element(f, e), 8)
+        f.store(32, f.load(32, free_at, 4), f.gep(self._element(f, e), 4), 4)
         f.store(32, e, free_at, 4)
         f.ret("i64 0")
         f.label("enoent")

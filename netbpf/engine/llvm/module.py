@@ -49,8 +49,8 @@ def _maps(lowerer: Lowerer) -> str:
         return ""
     from netbpf.engine.llvm.maps import emit_inner, emit_map
 
-    own = [emit_map(i, m) for i, m in enumerate(maps)]
-    return "\n".join([*own, *(emit_inner(i, maps[i]) for i in sorted(lowerer.used_inner))])
+    own = [emit_map(i, m, lowerer.walked) for i, m in enumerate(maps)]
+    return "\n".join([*own, *(emit_inner(i, maps[i], lowerer.walked) for i in sorted(lowerer.used_inner))])
 
 
 def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> tuple[Lowerer, str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any, Final
 
-from netbpf.abi.maps import MAP_KINDS, MapType
+from netbpf.abi.maps import MapType
 from netbpf.engine.interp.helpers.body import Body
 from netbpf.engine.interp.machine import Machine, MapHandle
 from netbpf.ints import u32
 
+ARRAYS: Final = frozenset({int(MapType.ARRAY), int(MapType.PERCPU_ARRAY)})
 HOLDS_MAPS: Final = frozenset({int(MapType.ARRAY_OF_MAPS), int(MapType.HASH_OF_MAPS)})
 
 
@@ -87,35 +89,36 @@ def for_each_map_elem(m: Machine, map_: int, callback: int, ctx: int, flags: int
     if flags:
         return -errno.EINVAL
     handle = m.handle_at(map_)
-    key_bytes = bytearray(handle.window.key_size)
-    key_address = m.memory.add("a key of a map that is walked", key_bytes)
     visited = 0
-    for key in list(_keys(handle)):
-        offset = _quiet_lookup(handle, key, m.cpu)
-        if offset < 0:
-            continue
-        key_bytes[:] = key
-        visited += 1
-        if m.call(callback, map_, key_address, m.memory.value(handle.window, offset), ctx):
-            break
-    m.memory.drop(key_address)
+    with closing(_array_elements(m, handle) if handle.map.map_type in ARRAYS else _table_elements(m, handle)) as elements:
+        for key, value in elements:
+            visited += 1
+            if m.call(callback, map_, key, value, ctx):
+                break
     return visited
 
 
-def _keys(handle: MapHandle) -> Iterator[bytes]:
-    key = handle.map.next_key(None)
-    while key is not None:
-        yield key
-        key = handle.map.next_key(key)
-
-
-def _quiet_lookup(handle: MapHandle, key: bytes, cpu: int) -> int:
-    """As a lookup, without marking an element of an LRU map as used."""
+def _array_elements(m: Machine, handle: MapHandle) -> Generator[tuple[int, int]]:
+    """The address of each key, which is a number beside the map, and of its value."""
     live: Any = handle.map
-    offset: int = live.lookup_quiet(key)
-    if offset >= 0 and MAP_KINDS[live.map_type].per_cpu:
-        offset += cpu * live.cpu_stride
-    return offset
+    key = bytearray(handle.window.key_size)
+    address = m.memory.add("a key of a map that is walked", key)
+    try:
+        for key[:], offset in live.each(m.cpu):
+            yield address, m.memory.value(handle.window, offset)
+    finally:
+        m.memory.drop(address)
+
+
+def _table_elements(m: Machine, handle: MapHandle) -> Generator[tuple[int, int]]:
+    """The address of each key, in the element, and of its value."""
+    live: Any = handle.map
+    for i in live.walk():
+        address = m.memory.record(handle.window, live.key_place(i), handle.window.key_size)
+        try:
+            yield address, m.memory.value(handle.window, live.value_of(i, m.cpu))
+        finally:
+            m.memory.drop(address)
 
 
 BODIES: Final[dict[str, Body]] = {

@@ -76,7 +76,7 @@ def add_planes(base: int, delta: int) -> None:
 def insert(base: int, delta: int, i: int) -> None:
     new = u32[base + FREE]
     if new:
-        u32[base + FREE] = u32[element(base, new)]
+        u32[base + FREE] = u32[element(base, new) + 4]
     else:
         new = u32[base + FRESH] + 1
         u32[base + FRESH] = new
