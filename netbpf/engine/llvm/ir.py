@@ -123,6 +123,7 @@ INTRINSICS = "\n".join(
         "declare void @llvm.memcpy.inline.p0.p0.i64(ptr, ptr, i64, i1)",
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "declare i1 @llvm.expect.i1(i1, i1)",
+        "declare void @llvm.assume(i1)",
         "declare i64 @llvm.ctlz.i64(i64, i1)",
     ]
 )

@@ -84,6 +84,13 @@ def table_functions(index: int, m: Any) -> str:
     return _Table(str(index), m, shared=False).lookup_text()
 
 
+def _return_address(f: Function, at: str) -> None:
+    """Return where a value is; the caller need not look whether it is 0."""
+    address = f.op(f"ptrtoint ptr {at} to i64")
+    f.do(f"call void @llvm.assume(i1 {f.test('ne', address, 0)})")
+    f.ret(f"i64 {address}")
+
+
 class _Array:
     """ARRAY and PERCPU_ARRAY. With ``shared`` code for all like ``m`` but for their number of entries."""
 
@@ -113,7 +120,7 @@ class _Array:
         key = f.load(32, "%key")
         f.cond(self._in_range(f, key), "hit", "miss")
         f.label("hit")
-        f.ret(f"i64 {f.op(f'ptrtoint ptr {self._address(f, key)} to i64')}")
+        _return_address(f, self._address(f, key))
         f.label("miss")
         f.ret("i64 0")
         return f.text()
@@ -329,7 +336,7 @@ class _Table:
         if self.is_lru:
             f.store(8, "1", f.gep(self._element(f, e), REF_OFF))
         value = self._value(f, e, "%cpu")
-        f.ret(f"i64 {f.op(f'ptrtoint ptr {value} to i64')}")
+        _return_address(f, value)
         f.label("miss")
         f.ret("i64 0")
         return f.text()
