@@ -37,14 +37,15 @@ def main(argv: list[str]) -> int:
 
 def code_of(data: bytes) -> bytes:
     """The instructions of an object: of its .text section, or where the code is in another, of its one program."""
-    from netbpf.isa.instruction import encode
-    from netbpf.sources.elf import read_object
     from netbpf.sources.elf.reader import ElfFile
 
     elf = ElfFile(data, "<stdin>")
     code = [section for section in elf.sections if section.is_code]
     if [section.name for section in code] == [".text"]:
         return elf.content(code[0])
+    from netbpf.isa.instruction import encode
+    from netbpf.sources.elf import read_object
+
     return encode(read_object(data, "<stdin>").insns)
 
 
@@ -70,7 +71,7 @@ def run(program: bytes, memory: bytearray, engine: str) -> int:
         from netbpf.engine.llvm.program import NativeProgram
 
         find_llvmlite()
-        return NativeProgram(raw, SystemEnv()).run_memory(memory)
+        return NativeProgram(raw, SystemEnv(), hasty=True).run_memory(memory)
     from netbpf.engine.interp.engine import InterpEngine
 
     return InterpEngine().load(raw, SystemEnv()).run_memory(memory)

@@ -77,8 +77,11 @@ def test_it_starts_fast(engine: str, limit_s: float, tmp_path: Path) -> None:
 def test_it_imports_little(engine: str, tmp_path: Path) -> None:
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-S", "-X", "importtime", str(ROOT / "scripts" / "bpf_conformance_plugin.py"), "--engine", engine]
-    done = subprocess.run(words, input=spell(MOV_42_EXIT), capture_output=True, text=True, env=env, check=True)
+    program = spell(object_file(MOV_42_EXIT))
+    done = subprocess.run([*words, "--elf"], input=program, capture_output=True, text=True, env=env, check=True)
+    assert done.stdout == "2a\n"
     unneeded = ["netbpf.abi.maps", "netbpf.maps.base", "netbpf.abi.helpers", "netbpf.isa.disasm", "netbpf.packet.receive"]
+    unneeded += ["netbpf.btf", "netbpf.sources.elf.object"]
     if engine == "native":
         unneeded += ["netbpf.engine.interp", "netbpf.engine.llvm.loop", "netbpf.packet.skbuff", "netbpf.abi.context"]
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

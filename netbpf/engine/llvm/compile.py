@@ -11,23 +11,23 @@ OPT_LEVEL = 2
 
 
 @cache
-def target_machine() -> Any:
+def target_machine(level: int) -> Any:
     """LLVM made ready for this machine."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
     # no host features: code for the family runs on every machine of it, so a cache may be shared, and measures the same
-    return target.create_target_machine(opt=OPT_LEVEL, reloc="pic", codemodel="small")
+    return target.create_target_machine(opt=level, reloc="pic", codemodel="small")
 
 
-def compile_object(text: str) -> bytes:
-    """Parse, verify, optimise and emit. Raises RuntimeError with LLVM's words where the text is not valid."""
-    machine = target_machine()
+def compile_object(text: str, *, level: int = OPT_LEVEL) -> bytes:
+    """Parse, verify, optimise to a level and emit. Raises RuntimeError with LLVM's words where the text is not valid."""
+    machine = target_machine(level)
     module = llvm.parse_assembly(text)
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     module.verify()
-    options = llvm.create_pipeline_tuning_options(speed_level=OPT_LEVEL)
+    options = llvm.create_pipeline_tuning_options(speed_level=level)
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     return bytes(machine.emit_object(module))

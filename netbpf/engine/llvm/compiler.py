@@ -48,9 +48,9 @@ def _serve(text: int, made: int) -> NoReturn:
         import signal
 
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is said of it is said where the command runs
-        from netbpf.engine.llvm.compile import compile_object, target_machine
+        from netbpf.engine.llvm.compile import OPT_LEVEL, compile_object, target_machine
 
-        target_machine()
+        target_machine(OPT_LEVEL)
         module = _read(text)
         if module:
             _write(made, compile_object(module.decode()))
@@ -58,14 +58,15 @@ def _serve(text: int, made: int) -> NoReturn:
         os._exit(0)
 
 
-def compile_object(text: str) -> bytes:
-    """The object file of an LLVM module. Raises RuntimeError with LLVM's words where the text is not valid."""
-    made = _elsewhere(text)
+def compile_object(text: str, *, hasty: bool = False) -> bytes:
+    """The object file of an LLVM module; ``hasty`` leaves it unoptimised. Raises RuntimeError with LLVM's words where the text is
+    not valid."""
+    made = b"" if hasty else _elsewhere(text)
     if made:
         return made
-    from netbpf.engine.llvm.compile import compile_object
+    from netbpf.engine.llvm.compile import OPT_LEVEL, compile_object
 
-    return compile_object(text)
+    return compile_object(text, level=0 if hasty else OPT_LEVEL)
 
 
 def _elsewhere(text: str) -> bytes:

@@ -89,7 +89,7 @@ def _compile(program: VerifiedProgram, variant: Variant) -> cache.Entry:
 
     made = module(program, variant)
     try:
-        code = compile_object(made.text)
+        code = compile_object(made.text, hasty=variant.hasty)
     except ImportError as e:
         raise NativeUnavailable(f"the native engine needs llvmlite, which is not here ({e}); pip install llvmlite") from e
     return cache.Entry(code, made.calls_back, made.is_checked)
@@ -133,7 +133,7 @@ class NativeProgram:
     """A program as native code. Each variant of the packet loop is made when first needed.
 
     ``device`` is what packets of a batch or window come in on (None: the default one), ``view`` who looks at them
-    (``packet.receive``).
+    (``packet.receive``). ``hasty`` compiles without optimising, for who runs it once.
     """
 
     def __init__(
@@ -146,11 +146,12 @@ class NativeProgram:
         use_cache: bool = True,
         checked: bool = False,
         view: str = "packet_raw",
+        hasty: bool = False,
     ) -> None:
         if program.prog_type != BPF_PROG_TYPE_SOCKET_FILTER and not _is_on_sk_buff(program.prog_type):
             raise UnsupportedProgram(f"the native engine runs programs on an sk_buff, not of type {program.prog_type}")
         self.program, self.env, self._device, self._use_cache, self._checked = program, env, device, use_cache, checked
-        self.view = view
+        self.view, self._hasty = view, hasty
         self.trace = TraceBuffer() if trace is None else trace
         self._codes: dict[Variant, Code] = {}
         self._args = (ctypes.c_uint64 * (ARGS_BYTES // 8))()
@@ -213,7 +214,7 @@ class NativeProgram:
         return code
 
     def _variant(self, kind: str) -> Variant:
-        return Variant(kind, trace_clock=self._trace_clock, checked=self._checked)
+        return Variant(kind, trace_clock=self._trace_clock, checked=self._checked, hasty=self._hasty)
 
     def _map_regions(self) -> None:
         from netbpf.engine.llvm.regions import Regions
@@ -422,7 +423,13 @@ class NativeProgram:
     def new_target(self, program: VerifiedProgram) -> NativeProgram:
         """What runs a program that tail calls lead to, beside this one."""
         made = NativeProgram(
-            program, self.env, trace=self.trace, device=self.device, use_cache=self._use_cache, checked=self._checked
+            program,
+            self.env,
+            trace=self.trace,
+            device=self.device,
+            use_cache=self._use_cache,
+            checked=self._checked,
+            hasty=self._hasty,
         )
         made._targets = self._targets
         made._active = made._code(made._variant("tail"))

@@ -20,7 +20,8 @@ class Variant:
     timestamp. ``checked``: every run-time check is kept. ``in_file``: packets as a savefile holds them, tags in line; else
     as AF_PACKET/SOCK_RAW sees them. ``ethernet``: they are Ethernet frames, as those of a socket always are. ``results``: each
     packet's verdict goes into columns. ``output``: accepted packets are written, as "pcap" with fractions of
-    ``output_unit_ns`` or as "pcapng"; "": they are not. ``sharded``: packets of other shards (by flow) are passed over."""
+    ``output_unit_ns`` or as "pcapng"; "": they are not. ``sharded``: packets of other shards (by flow) are passed over.
+    ``hasty``: the code runs once, so that optimising it would take longer than it saves."""
 
     kind: str
     big_endian: bool = False
@@ -34,6 +35,7 @@ class Variant:
     output: str = ""
     output_unit_ns: int = 1
     sharded: bool = False
+    hasty: bool = False
 
     @classmethod
     def of_layout(cls, layout: RecordLayout, like: Variant) -> Variant:
