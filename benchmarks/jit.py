@@ -6,10 +6,10 @@
 ``ubpf`` is uBPF (https://github.com/iovisor/ubpf), built in FOLDER, which holds ubpf.h and libubpf.a anywhere below; ``dpdk`` is
 DPDK's librte_bpf, found by pkg-config (Debian: libdpdk-dev). One that is not there is skipped, with a line that says so.
 
-They run (a), (b) and (c) of ``benchmarks.native`` as programs/memory writes them, in the favour of the other side: a program is
-handed the packet's bytes and length where it lies, one check covers the fixed header, and numbers are compared without swapping
-them. Their maps are tables in C behind the JIT's helper calls (c/tables.h). ``without locks`` is the program with plain
-additions, which the native engine makes of locked ones by itself where one thread runs.
+They run (a), (b) and (c) of ``benchmarks.native`` on the packet's bytes where they lie, with maps that are tables in C behind the
+JIT's helper calls (c/tables.h), in two forms. The plain name is the same program, load by load, as ``benchmarks.in_memory`` turns
+it into one over memory. ``by hand`` is programs/memory: written anew in the other side's favour, with one check for the fixed
+header, no number swapped, and no additions with a lock, which the native engine does without where one thread runs.
 
 Before anything is timed, packets, verdicts and every count and flow are compared with ours on the same bytes: as a file has them,
 tags in line. What is timed of ours is what a replay does by default: packets as a socket sees them, with the tags taken out.
@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import re
 import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.in_memory import Helper, in_memory
 from benchmarks.native import HERE, SMALL_FILE_BYTES, Mapping, Walker, compiled, interleaved, programs, tell
 from netbpf.isa.instruction import INSN_BYTES, encode
 from netbpf.maps.storage import MapBase
@@ -38,11 +39,13 @@ ERROR_BYTES = 200
 COUNTED = (6, 17)
 FLOW_ENTRIES = 65536
 FLOW = struct.Struct("<16s16s")
-VARIANTS = {"": True, " without locks": False}
+BY_HAND = " by hand"
+FORMS = ("", BY_HAND)
+LOOKUP, UPDATE = 1, 2  # bpf_map_lookup_elem, bpf_map_update_elem
+HELPERS = {"a": {LOOKUP: Helper(1, 1)}, "b": {}, "c": {LOOKUP: Helper(2, 1), UPDATE: Helper(3, 2)}}  # numbers of c/jit_*.c
 DECLARED = '.name memory\n.type socket_filter\n.license "GPL"\n'  # what our assembler wants said; only the instructions are used
-LOCKED_ADD = re.compile(r"lock (\*\(u64 \*\)\(r0 \+ \d\)) \+= (r\d)")
 PACKET_AND_LENGTH = "r6 = r1\nr9 = r2\n"
-PCAP_RECORD = "r9 = *(u32 *)(r1 + 8)\nr6 = r1\nr6 += 16\n"
+PCAP_RECORD = "r9 = *(u32 *)(r1 + 8)\nr1 += 16\nr6 = r1\n"
 UBPF_BUILD = "cmake -B build -DCMAKE_POSITION_INDEPENDENT_CODE=ON && cmake --build build"
 
 
@@ -76,7 +79,7 @@ class Came(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """How to get a JIT's loop, and what leaves the packet in r6 and its length in r9."""
+    """How to get a JIT's loop, and what leaves the packet in R1 and R6, its length in R9."""
 
     library: Callable[[Path, Path | None], ctypes.CDLL]
     prologue: str
@@ -85,12 +88,13 @@ class Kind(NamedTuple):
 KINDS = {"ubpf": Kind(ubpf, PACKET_AND_LENGTH), "dpdk": Kind(dpdk, PCAP_RECORD)}
 
 
-def instructions(name: str, prologue: str, is_locked: bool = True) -> bytes:
-    """programs/memory/NAME.s behind a prologue."""
-    text = (HERE / "programs" / "memory" / f"{name}.s").read_text()
-    if not is_locked:
-        text = LOCKED_ADD.sub(r"r5 = \1\nr5 += \2\n\1 = r5", text)
-    return encode(asm.parse(DECLARED + prologue + text, f"{name}.s").insns)
+def instructions(name: str, prologue: str, form: str) -> bytes:
+    """Program NAME in a form of FORMS, behind a prologue that leaves the packet in R1 and R6, its length in R9."""
+    if form == BY_HAND:
+        path = HERE / "programs" / "memory" / f"{name}.s"
+        return encode(asm.parse(DECLARED + prologue + path.read_text(), str(path)).insns)
+    before = asm.parse(DECLARED + prologue + "exit\n").insns[:-1]
+    return encode(before + in_memory(programs()[name].insns, HELPERS[name]))
 
 
 class OtherJit:
@@ -102,12 +106,12 @@ class OtherJit:
         library.run_program.restype = library.count_of.restype = ctypes.c_uint64
         library.run_program.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]
 
-    def load(self, name: str, is_locked: bool = True) -> int:
+    def load(self, name: str, form: str) -> int:
         """The compiled program. Raises RuntimeError with what the JIT says of it."""
-        code, error = instructions(name, self.prologue, is_locked), ctypes.create_string_buffer(ERROR_BYTES)
+        code, error = instructions(name, self.prologue, form), ctypes.create_string_buffer(ERROR_BYTES)
         program = self.library.load_program(code, len(code) // INSN_BYTES, error)
         if not program:
-            raise RuntimeError(f"program {name}: {error.value.decode()}")
+            raise RuntimeError(f"program {name}{form}: {error.value.decode()}")
         return int(program)
 
     def run(self, program: int, mapping: Mapping) -> Came:
@@ -119,13 +123,13 @@ class OtherJit:
     def clear(self) -> None:
         self.library.clear_tables(*COUNTED)
 
-    def entries(self, name: str) -> dict[bytes, bytes]:
+    def entries(self, name: str, form: str) -> dict[bytes, bytes]:
         """What program NAME's map holds, as ours would."""
         if name == "a":
             return {struct.pack("<I", key): struct.pack("<Q", self.library.count_of(key)) for key in COUNTED}
         room = ctypes.create_string_buffer(FLOW_ENTRIES * FLOW.size)
         size = self.library.copy_flows(room) * FLOW.size if name == "c" else 0
-        return {swapped(key): value for key, value in FLOW.iter_unpack(room.raw[:size])}
+        return {swapped(key) if form == BY_HAND else key: value for key, value in FLOW.iter_unpack(room.raw[:size])}
 
 
 def swapped(key: bytes) -> bytes:
@@ -161,11 +165,11 @@ def compare(name: str, mapping: Mapping, jits: dict[str, OtherJit]) -> None:
     """One walk in each loop. Raises RuntimeError where another JIT saw or counted something else than we do."""
     came, entries = walk_ours(name, mapping, "file")
     for jit, other in jits.items():
-        for is_locked in VARIANTS.values():
+        for form in FORMS:
             other.clear()
-            theirs = other.run(other.load(name, is_locked), mapping)
-            if (theirs, other.entries(name)) != (came, entries):
-                raise RuntimeError(f"program {name} under {jit}: {theirs} and other entries than ours, or not {came}")
+            theirs = other.run(other.load(name, form), mapping)
+            if (theirs, other.entries(name, form)) != (came, entries):
+                raise RuntimeError(f"program {name}{form} under {jit}: {theirs} and other entries than ours, or not {came}")
     socket, seen = walk_ours(name, mapping, "packet_raw")
     print(f"  same in all: {came.packets} packets, {came.accepted} accepted, {len(entries)} map entries, tags in line;", end=" ")
     print(f"as a socket sees them {socket.accepted} accepted, {len(seen)} entries", flush=True)
@@ -180,10 +184,8 @@ def measure(name: str, path: Path, limit: ctypes.CDLL, rounds: int, jits: dict[s
         "ours": lambda: walker.walk(mapping),
     }
     for jit, other in jits.items():
-        for variant, is_locked in VARIANTS.items():
-            if is_locked or name != "b":  # which counts nothing
-                program = other.load(name, is_locked)
-                ways[jit + variant] = lambda other=other, program=program: other.run(program, mapping)
+        for form in FORMS:
+            ways[jit + form] = partial(other.run, other.load(name, form), mapping)
     seconds = interleaved(rounds, ways, time.thread_time)
     for way in [way for way in ways if way != "ours"]:
         tell(f"jit {name} {path.stem}", seconds["ours"], count.value, way, seconds[way])

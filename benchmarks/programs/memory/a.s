@@ -7,8 +7,9 @@
     r1 += -4
     call 1
     if r0 == 0 goto done
-    r1 = 1
-    lock *(u64 *)(r0 + 0) += r1
+    r1 = *(u64 *)(r0 + 0)
+    r1 += 1
+    *(u64 *)(r0 + 0) = r1
 done:
     r0 = 0
     exit

@@ -40,9 +40,12 @@ addresses:
     r1 += -16
     call 2
     if r0 == 0 goto first
-    r1 = 1
-    lock *(u64 *)(r0 + 0) += r1
-    lock *(u64 *)(r0 + 8) += r8
+    r1 = *(u64 *)(r0 + 0)
+    r1 += 1
+    *(u64 *)(r0 + 0) = r1
+    r1 = *(u64 *)(r0 + 8)
+    r1 += r8
+    *(u64 *)(r0 + 8) = r1
     r0 = 0
     exit
 first:
