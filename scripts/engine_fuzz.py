@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random programs that our verifier accepts, on random packets: the interpreter against the native engine, plain and checked.
 
-    engine_fuzz.py --seconds 60 [--seed 1] [--packets 25] [--keep DIFFERENCES.jsonl]
+    engine_fuzz.py --seconds 60 [--seed 1] [--packets 25] [--chains] [--keep DIFFERENCES.jsonl]
 
 Compares R0, map bytes, trace lines, cb and clock after every packet, the columns of a whole batch, and what a replay of the
 packets as a pcap leaves (where the native engine looks ahead at the keys of every table). Most programs are verified
@@ -23,8 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from engine_chains import random_chain, random_group
 from engine_programs import random_text
-from engine_runs import CHECKED, INTERP, NATIVE, Outcome, map_bytes, new_env, proved_program, run_loaded
+from engine_runs import CHECKED, INTERP, NATIVE, Outcome, map_bytes, new_env, proved_program, reached_maps, run_loaded
 from verifier_programs import generate, make_record, mutate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -66,12 +67,19 @@ def random_records(rng: random.Random, count: int) -> list[Record]:
     return [random_record(rng, n) for n in range(1, count + 1)]
 
 
+def next_chain(rng: random.Random) -> dict[str, Any]:
+    """Programs that tail calls lead through."""
+    return random_chain(rng) if rng.random() < 0.6 else random_group(rng)
+
+
 def next_record(rng: random.Random, recent: list[dict[str, Any]]) -> dict[str, Any]:
-    """A program of map operations and calls, any new program, or a mutation of one that was accepted lately."""
+    """A chain, a program of map operations and calls, any new program, or a mutation of one that was accepted lately."""
     pick = rng.random()
-    if pick < 0.3:
-        return {"text": random_text(rng)}
+    if pick < 0.2:
+        return next_chain(rng)
     if pick < 0.4:
+        return {"text": random_text(rng)}
+    if pick < 0.5:
         return random_calls(rng)
     if not recent or rng.random() < 0.7:
         return generate(rng)
@@ -92,12 +100,13 @@ def batch_outcome(engine: Any, record: dict[str, Any], privilege: str, batch: Pa
     """Columns, maps and clock after a whole batch, or where it faulted."""
     program, env = proved_program(record, privilege), new_env()
     assert program is not None
+    maps = reached_maps(program)
     try:
         out = engine.load(program, env).run(batch)
     except EngineFault as fault:
         return ("fault", fault.pc)
     columns = (list(out.verdict), list(out.kept), bytes(out.trimmed))
-    return (*columns, [map_bytes(m) for m in program.maps], env.now_ns, env.rng_state)
+    return (*columns, [map_bytes(m) for m in maps], env.now_ns, env.rng_state)
 
 
 def written(records: list[Record]) -> bytes:
@@ -113,13 +122,14 @@ def replay_outcome(engine: Any, record: dict[str, Any], privilege: str, capture:
     """Totals, maps and clock after a replay, or where it faulted."""
     program, env = proved_program(record, privilege), new_env()
     assert program is not None
+    maps = reached_maps(program)
     replay = Replay(engine.load(program, env), {})
     try:
         with open_capture(io.BytesIO(capture)) as reader:
             deque(replay.run(reader), 0)
     except EngineFault as fault:
         return ("fault", fault.pc)
-    return (replay.totals, [map_bytes(m) for m in program.maps], env.now_ns, env.rng_state)
+    return (replay.totals, [map_bytes(m) for m in maps], env.now_ns, env.rng_state)
 
 
 OUTCOMES = {"batch": batch_outcome, "replay": replay_outcome}
@@ -128,8 +138,8 @@ OUTCOMES = {"batch": batch_outcome, "replay": replay_outcome}
 class Fuzz:
     """One campaign: what was tried and what came of it."""
 
-    def __init__(self, seed: int, packets: int) -> None:
-        self.rng, self.packets = random.Random(seed), packets
+    def __init__(self, seed: int, packets: int, chains_only: bool) -> None:
+        self.rng, self.packets, self.chains_only = random.Random(seed), packets, chains_only
         self.counts: Counter[str] = Counter()
         self.differences: list[tuple[str, dict[str, Any]]] = []
         self.recent: list[dict[str, Any]] = []
@@ -137,9 +147,10 @@ class Fuzz:
 
     def step(self) -> None:
         """One program, if the verifier takes it."""
-        record = next_record(self.rng, self.recent)
+        record = next_chain(self.rng) if self.chains_only else next_record(self.rng, self.recent)
         privilege = "capbpf" if "text" in record or self.rng.random() < 0.8 else "priv"
-        record["prog_type"] = "socket_filter"
+        for each in (record, *record.get("group", ())):
+            each["prog_type"] = "socket_filter"
         signal.alarm(SECONDS_EACH)
         try:
             self._program(record, privilege)
@@ -152,7 +163,7 @@ class Fuzz:
         if proved_program(record, privilege) is None:
             self.counts["refused by the verifier"] += 1
             return
-        if "text" not in record:
+        if "insns" in record:
             self.recent = [*self.recent[-200:], record]
         records = random_records(self.rng, self.packets)
         skbs = [skb for r in records if (skb := receive(r)) is not None]
@@ -217,18 +228,19 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--seconds", type=float, default=60)
     p.add_argument("--packets", type=int, default=25)
+    p.add_argument("--chains", action="store_true", help="programs that tail calls lead through, no others")
     p.add_argument("--keep", metavar="FILE")
     a = p.parse_args()
     signal.signal(signal.SIGALRM, _alarm)
     ahead.LARGE_BYTES = 0
-    fuzz, started = Fuzz(a.seed, a.packets), time.monotonic()
+    fuzz, started = Fuzz(a.seed, a.packets, a.chains), time.monotonic()
     while time.monotonic() - started < a.seconds:
         fuzz.step()
     seconds = time.monotonic() - started
     c = fuzz.counts
     print(f"seed {a.seed}: {c['pairs']} program-input pairs of {c['programs']} programs in {seconds:.0f} s; {dict(c)}")
     for what, record in fuzz.differences[:20]:
-        print(f"  {what}: {record.get('text') or record['insns']} {record.get('map_relocs')}")
+        print(f"  {what}: {record.get('text') or record.get('group') or record['insns']} {record.get('map_relocs')}")
     if a.keep:
         with open(a.keep, "a") as f:
             f.writelines(json.dumps(record | {"difference": what}) + "\n" for what, record in fuzz.differences)

@@ -98,7 +98,8 @@ class Writer:
         return "\n".join([*head, *self.lines, *self.functions, ""])
 
 
-def _begin(w: Writer) -> None:
+def put_begin(w: Writer) -> None:
+    """R6 to R9, and keys and values on the stack."""
     w.put(f"""
         r6 = r1
         r9 = 0
@@ -282,15 +283,20 @@ def _operate(w: Writer, target: Target) -> None:
         _pushed(w, target)
 
 
+def put_operation(w: Writer) -> None:
+    """A helper, or something done to one of the maps."""
+    if w.rng.random() < 0.25:
+        _plain(w)
+    else:
+        _on_map(w, w.rng.randrange(len(w.maps)))
+
+
 def random_text(rng: random.Random) -> str:
     """A program; most are accepted."""
     w = Writer(rng)
     w.declare()
-    _begin(w)
+    put_begin(w)
     for _ in range(rng.randrange(2, 9)):
-        if rng.random() < 0.25:
-            _plain(w)
-            continue
-        _on_map(w, rng.randrange(len(w.maps)))
+        put_operation(w)
     w.put("r0 = r9\nexit")
     return w.text()

@@ -55,14 +55,17 @@ def new_env() -> SteppedEnv:
 
 def run_loaded(load: Load, program: VerifiedProgram, skbs: list[SkBuff]) -> list[Outcome]:
     """Each packet in turn through one loaded program; a fault is the last. Between packets user space changes what is inside
-    maps of maps, the same way each time."""
-    env, user = new_env(), random.Random(len(skbs))
+    maps of maps and program arrays, the same way each time."""
+    env, user, maps = new_env(), random.Random(len(skbs)), reached_maps(program)
     loaded = load(program, env)
     out: list[Outcome] = []
+    arrays = [(m, m.objects()) for m in maps if m.map_type == MapType.PROG_ARRAY]
     for skb in skbs:
-        for outer in (m for m in program.maps if m.spec.inner is not None):
+        for outer in (m for m in maps if m.spec.inner is not None):
             change_inner(user, outer)
-        out.append(one_run(loaded, env, replace(skb, cb=bytearray(skb.cb))))
+        for array, programs in arrays:
+            change_programs(user, array, programs)
+        out.append(one_run(loaded, env, replace(skb, cb=bytearray(skb.cb)), maps))
         if isinstance(out[-1].r0, str):
             break
     return out
@@ -82,13 +85,35 @@ def change_inner(user: random.Random, outer: Any) -> None:
         pass  # no such entry, or no room: as it may be
 
 
-def one_run(loaded: Any, env: SteppedEnv, skb: SkBuff) -> Outcome:
+def change_programs(user: random.Random, array: Any, programs: list[Any]) -> None:
+    """At times: take a program out of an array, or put one of those there that were in it at first."""
+    key, what = user.randrange(array.spec.max_entries).to_bytes(4, "little"), user.random()
+    if what < 0.1 and array.get(int.from_bytes(key, "little")) is not None:
+        array.take_out(key)
+    elif what < 0.4 and programs:
+        array.put(key, user.choice(programs))
+
+
+def reached_maps(program: VerifiedProgram) -> list[Any]:
+    """The maps of a program and of those in its program arrays, and so on."""
+    seen, work, maps = {id(program)}, [program], dict[int, Any]()
+    for each in work:
+        for live in each.maps:
+            maps.setdefault(id(live), live)
+            held: list[Any] = live.objects() if live.map_type == MapType.PROG_ARRAY else []  # type: ignore[attr-defined]
+            work += [other for other in held if id(other) not in seen]
+            seen.update(map(id, held))
+    return list(maps.values())
+
+
+def one_run(loaded: Any, env: SteppedEnv, skb: SkBuff, live: list[Any]) -> Outcome:
+    """One packet, and what is then in the maps ``live``."""
     try:
         r0: int | str = loaded.run_one(skb)
     except EngineFault as fault:
         r0 = "limit" if "limit for this run" in fault.message else f"fault at {fault.pc}"
     lines = tuple(str(line) for line in loaded.trace.drain())
-    maps = tuple(map_bytes(m) for m in loaded.program.maps)
+    maps = tuple(map_bytes(m) for m in live)
     return Outcome(r0, maps, lines, bytes(skb.cb), (env.now_ns, env.rng_state))
 
 
@@ -103,17 +128,37 @@ def map_bytes(live: Any) -> bytes:
 
 def proved_program(record: dict[str, Any], privilege: str = "priv") -> VerifiedProgram | None:
     """The program of a record as our verifier proves it, with maps of its own; None when it is refused or needs more. A record
-    may be assembly ("text"), which is loaded with every privilege."""
+    may be assembly ("text"), which is loaded with every privilege, or a group of programs (``engine_chains``)."""
     if "text" in record:
         return loaded_text(record["text"])
+    if "group" in record:
+        return proved_group(record, privilege)
+    return _proved(record, privilege, {})
+
+
+def proved_group(record: dict[str, Any], privilege: str) -> VerifiedProgram | None:
+    """The program of a group that runs begin with, the others in the program array; None where none is accepted."""
+    maps: dict[str, Any] = {}
+    proved = [p for each in record["group"] if (p := _proved(each, privilege, maps)) is not None]
+    loaded = [replace(p, prog_id=n) for n, p in enumerate(proved, 1)]
+    first = next((p for p in loaded if maps.get("progs") in p.maps), None)
+    for index, which in enumerate(record["slots"]):
+        if first is not None and 0 <= which < len(loaded):
+            maps["progs"].put(index.to_bytes(4, "little"), loaded[which])
+    return first
+
+
+def _proved(record: dict[str, Any], privilege: str, maps: dict[str, Any]) -> VerifiedProgram | None:
+    """``maps``: those that are there already, by name; the record's are added."""
     request = load_request(record, record["prog_type"], privilege, 0)
+    named = record.get("maps") or {}
     try:
-        lives = [live_map(name, m) for name, m in (record.get("maps") or {}).items()]
+        maps |= {name: live_map(name, m) for name, m in named.items() if name not in maps}
     except BpfError:  # a kind that cannot be created here
         return None
     infos = [info for info in request.fd_maps.values() if info is not None]
-    for info, live in zip(infos, lives, strict=True):
-        info.map = live
+    for info, name in zip(infos, named, strict=True):
+        info.map = maps[name]
     return verify(request).program
 
 
