@@ -82,6 +82,21 @@ def test_33_tail_calls_are_made_and_failed_ones_do_not_count() -> None:
             assert ours == theirs == 34, misses
 
 
+def test_tail_calls_in_functions_nest_as_deep_as_there_may_be_calls() -> None:
+    """A function replaced by the program itself: each of the 33 adds a frame, 8 are the limit of one program alone."""
+
+    def code(refs: Refs) -> list[I]:
+        main = [I(0xBF, 6, 1), *refs.value(7, 1), I(0xB7, 1, imm=1), I(0xDB, 7, 1), I(0xBF, 1, 6), I(0x85, 0, 1, imm=2)]
+        return [*main, I(0x07, 0, imm=1), I(0x95), *tail_call_code(refs, 0), I(0xB7, 0, imm=1000), I(0x95)]
+
+    with Both(code, [MapSpec(PROG_ARRAY, 4, 4, 1), array_spec(8)], functions=((0, 3), (9, 4))) as both:
+        both.kernel.map_update_elem(both.fds[0], bytes(4), both.prog_fd.to_bytes(4, "little"))
+        programs: Any = both.live[0]
+        programs.put(bytes(4), both.loaded.program)
+        theirs, ours = both.run()
+        assert ours == theirs == 1034
+
+
 def each_code(refs: Refs) -> list[I]:
     """bpf_for_each_map_elem over map 0; the callback appends its key to map 1's value and deletes every key that is odd."""
     callback = [

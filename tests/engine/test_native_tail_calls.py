@@ -224,6 +224,11 @@ def test_in_a_subprogram_the_others_result_goes_to_the_caller() -> None:
     assert same(text(main, a=SUBPROGRAM.format(more=10, jump=JUMP.format(index=1)), b=LEAF))[0].r0 == 7 + 11
 
 
+def test_functions_that_call_their_own_program_nest_33_deep() -> None:
+    main = SUBPROGRAM.format(more=1, jump=JUMP.format(index=0))
+    assert [o.r0 for o in same(text(main, a=main))] == [1034, 1034]
+
+
 def test_in_a_callback_it_ends_the_callback() -> None:
     """No verifier lets it through; the engines agree all the same."""
     told = []

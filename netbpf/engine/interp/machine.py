@@ -19,6 +19,7 @@ from netbpf.engine.interp.memory import (
     Fault,
     MapWindow,
 )
+from netbpf.engine.limits import MAX_CALL_FRAMES, MAX_TAIL_CALL_CNT, MORE_FRAMES
 from netbpf.engine.trace import TraceBuffer
 from netbpf.env import Env
 from netbpf.errors import EngineFault
@@ -37,8 +38,6 @@ Hook = Callable[[int, Regs], None]
 """Called with (pc, registers) before each instruction; it may read the registers, and change them."""
 
 END_OF_RUN: Final = -1
-MAX_CALL_FRAMES: Final = len(FRAME_NUMBERS)
-MAX_TAIL_CALL_CNT: Final = 33
 BPF_MAX_LOOPS: Final = 8 * 1024 * 1024
 FRAME_TOPS: Final = tuple((number << NUMBER_SHIFT) + MAX_BPF_STACK for number in FRAME_NUMBERS)
 VIEW_FORMATS: Final[dict[int, Literal["B", "H", "I", "Q"]]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -113,10 +112,8 @@ class Machine:
         self.memory = AddressSpace()
         self.context = Context(self.memory, prog_type)
         self.frame_views: dict[int, dict[int, memoryview]] = {size: {} for size in VIEW_FORMATS}
-        for depth, number in enumerate(FRAME_NUMBERS):
-            self.memory.add(f"stack frame {depth}", bytearray(MAX_BPF_STACK), number=number)
-            for size, views in self.frame_views.items():
-                views[FRAME_TOPS[depth]] = self.memory.buffers[number].cast(VIEW_FORMATS[size])
+        for depth in range(MAX_CALL_FRAMES):
+            self._add_frame(depth)
         self.frame_bytes = self.frame_views[1]
         self.frames: list[tuple[int, int, int, int, int, int]] = []
         self.ops: list[Op] = []
@@ -177,16 +174,30 @@ class Machine:
 
     # --- frames -----------------------------------------------------------------------------------------------------
     def enter(self, return_pc: int) -> None:
-        """A new frame; R6 to R9 and R10 are kept for the caller. Raises Fault when there are 8 already."""
+        """A new frame; R6 to R9 and R10 are kept for the caller. Raises Fault when there are 8 already, and 7 more for each tail
+        call."""
         regs, frames = self.regs, self.frames
         depth = len(frames) + 1
-        if depth == MAX_CALL_FRAMES:
-            raise Fault(f"the call stack of {MAX_CALL_FRAMES} frames is used up")
+        if depth >= MAX_CALL_FRAMES:
+            self._go_deep(depth)
         frames.append((return_pc, regs[6], regs[7], regs[8], regs[9], regs[10]))
         top = regs[10] = FRAME_TOPS[depth]
         self.frame_bytes[top][:] = FRESH_FRAME
         if self.uses_may_goto:
             self.loops_left.pop(top, None)
+
+    def _go_deep(self, depth: int) -> None:
+        """Have a frame that few runs need."""
+        if depth >= MAX_CALL_FRAMES + MORE_FRAMES * self.tail_calls:
+            raise Fault(f"the call stack of {MAX_CALL_FRAMES} frames is used up")
+        if FRAME_TOPS[depth] not in self.frame_bytes:
+            self._add_frame(depth)
+
+    def _add_frame(self, depth: int) -> None:
+        number = FRAME_NUMBERS[depth]
+        self.memory.add(f"stack frame {depth}", bytearray(MAX_BPF_STACK), number=number)
+        for size, views in self.frame_views.items():
+            views[FRAME_TOPS[depth]] = self.memory.buffers[number].cast(VIEW_FORMATS[size])
 
     def call(self, address: int, r1: int, r2: int, r3: int = 0, r4: int = 0, r5: int = 0) -> int:
         """Run the subprogram at a code address to its end, as helpers with callbacks do; its R0."""

@@ -20,6 +20,7 @@ from struct import Struct
 from struct import error as struct_error
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from netbpf.engine.limits import MAX_FRAMES
 from netbpf.errors import NetbpfError
 from netbpf.ints import U32_MAX, U64_MAX, s32
 
@@ -33,8 +34,8 @@ CTX_NUMBER: Final = 2
 CODE_NUMBER: Final = 4
 PACKET_NUMBER: Final = 6
 SOCKET_NUMBER: Final = 8
-FRAME_NUMBERS: Final = tuple(range(16, 32, 2))
-FIRST_FREE_NUMBER: Final = 64
+FRAME_NUMBERS: Final = range(16, 16 + 2 * MAX_FRAMES, 2)
+FIRST_FREE_NUMBER: Final = 512
 MAX_NUMBER: Final = 1 << 32
 MAX_CACHED_VALUES: Final = 65536
 

@@ -54,5 +54,4 @@ META_BYTES: Final = 8 * len(META)
 FIND_TARGET: Final = 1 << 62  # what native code calls back for beside helpers: a row for the program that a tail call leads to
 TARGET_ROW: Final = _layout("prog_id entry args")
 TARGET_ROW_BYTES: Final = 8 * len(TARGET_ROW)
-MAX_TAIL_CALL_CNT: Final = 33
 CALL_BACK_META: Final = ("protocol", "vlan_present", "vlan_proto")  # what a function of classic filters is told beside bytes

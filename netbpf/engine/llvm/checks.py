@@ -1,8 +1,8 @@
 """Run-time checks, for programs that no verifier saw and for the mode ``checked``: what memory is touched, how deep calls go.
 
-The code of the checks and the table they read. What may be touched is a list of regions; a program's stack frames are its first
-rows, written by the code itself; maps, packets and what call backs hand out are written by Python (``regions``). A check that
-fails stores what happened in Args and the run ends.
+The code of the checks and the table they read. What may be touched is a list of regions; stack frames are rows before the first,
+written by the code itself, frame 0 just before it; maps, packets and what call backs hand out are written by Python
+(``regions``). A check that fails stores what happened in Args and the run ends.
 
 A row is six u64: lo, span, stride, size, writable, reserved. ``size`` bytes at every ``stride`` from lo to lo + span.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from netbpf.engine.limits import MAX_CALL_FRAMES, MORE_FRAMES
 from netbpf.engine.llvm.abi import ARGS
 from netbpf.engine.llvm.ir import Function
 from netbpf.isa.opcodes import MAX_BPF_STACK
@@ -22,7 +23,6 @@ READ, WRITE, ATOMIC = range(3)
 FAULT_ACCESS, FAULT_DEPTH, FAULT_BUDGET, FAULT_INSN, FAULT_R6, FAULT_DEAD = range(1, 7)
 ROW_WORDS: Final = 6
 ROW_BYTES: Final = 8 * ROW_WORDS
-MAX_CALL_FRAMES: Final = 8
 
 
 def _arg(f: Function, name: str) -> str:
@@ -43,9 +43,10 @@ def _check() -> str:
     f = Function("define internal i1 @check(ptr %a, i64 %address, i64 %size, i64 %access, i64 %pc) noinline nounwind")
     rows = f.op(f"load ptr, ptr {f.gep('%a', ARGS['regions'])}, align 8")
     count, reading = _arg(f, "n_regions"), f.op(f"icmp eq i64 %access, {READ}")
+    first = f.math("sub", 0, _arg(f, "depth"))
     f.label("loop")
-    f.lines.append("  %i = phi i64 [ 0, %entry ], [ %after, %next ]")
-    f.cond(f.op(f"icmp ult i64 %i, {count}"), "look", "nowhere")
+    f.lines.append(f"  %i = phi i64 [ {first}, %entry ], [ %after, %next ]")
+    f.cond(f.op(f"icmp slt i64 %i, {count}"), "look", "nowhere")
     f.label("look")
     row = f.gep(rows, f.op(f"mul i64 %i, {ROW_BYTES}"))
     lo, span, stride, size, writable = (f.load(64, f.gep(row, 8 * k), 8) for k in range(5))
@@ -98,25 +99,31 @@ def emit_enter(s: SubprogLowerer) -> None:
     f = s.f
     depth = _arg(f, "depth")
     deep, room = f.fresh_label("deep"), f.fresh_label("room")
-    f.cond(f.op(f"icmp ult i64 {depth}, {MAX_CALL_FRAMES}"), room, deep)
+    most = f.math("add", f.math("mul", _arg(f, "tail_calls"), MORE_FRAMES), MAX_CALL_FRAMES)
+    f.cond(f.test("ult", depth, most), room, deep)
     f.label(deep)
     f.do(f"call void @fault(ptr %a, i64 {FAULT_DEPTH}, i64 {_arg(f, 'call_pc')}, i64 0)")
     f.ret("i64 0")
     f.label(room)
-    rows = f.op(f"load ptr, ptr {f.gep('%a', ARGS['regions'])}, align 8")
-    row = f.gep(rows, f.op(f"mul i64 {depth}, {ROW_BYTES}"))
+    deeper = f.math("add", depth, 1)
+    row = _frame(f, deeper)
     f.store(64, f.op("ptrtoint ptr %stack to i64"), row, 8)
     f.store(64, str(MAX_BPF_STACK), f.gep(row, 8), 8)
-    _set_arg(f, "depth", f.op(f"add i64 {depth}, 1"))
+    _set_arg(f, "depth", deeper)
 
 
 def emit_leave(s: SubprogLowerer) -> None:
     """The frame is no region any more."""
     f = s.f
-    depth = f.op(f"sub i64 {_arg(f, 'depth')}, 1")
-    _set_arg(f, "depth", depth)
+    depth = _arg(f, "depth")
+    f.store(64, "0", f.gep(_frame(f, depth), 8), 8)
+    _set_arg(f, "depth", f.math("sub", depth, 1))
+
+
+def _frame(f: Function, depth: str) -> str:
+    """The row of the innermost of ``depth`` frames."""
     rows = f.op(f"load ptr, ptr {f.gep('%a', ARGS['regions'])}, align 8")
-    f.store(64, "0", f.gep(f.gep(rows, f.op(f"mul i64 {depth}, {ROW_BYTES}")), 8), 8)
+    return f.gep(rows, f.math("mul", depth, -ROW_BYTES))
 
 
 def emit_budget(s: SubprogLowerer, pc: int) -> None:

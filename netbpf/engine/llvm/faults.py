@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from netbpf.engine.limits import MAX_CALL_FRAMES
 from netbpf.engine.llvm.checks import (
     FAULT_ACCESS,
     FAULT_BUDGET,
@@ -12,7 +13,6 @@ from netbpf.engine.llvm.checks import (
     FAULT_DEPTH,
     FAULT_INSN,
     FAULT_R6,
-    MAX_CALL_FRAMES,
 )
 from netbpf.errors import EngineFault, InternalError
 

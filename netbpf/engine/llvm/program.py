@@ -308,7 +308,7 @@ class NativeProgram:
         self._prepared = None
         address, keep = address_of(memory)
         row = self.regions.add("the program's memory", address, len(memory)) if memory and self.regions is not None else None
-        self._set_all(r1=address, r2=len(memory), skb_cap=0, skb_len=0, meta=ctypes.addressof(self._meta))
+        self._set_all(r1=address, r2=len(memory), tail_calls=0, skb_cap=0, skb_len=0, meta=ctypes.addressof(self._meta))
         if row is not None:
             self.tell_regions()
         try:

@@ -6,9 +6,12 @@ Knows addresses and names; no program and no packet.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from netbpf.engine.llvm.checks import MAX_CALL_FRAMES, ROW_BYTES, ROW_WORDS
+from netbpf.engine.limits import MAX_FRAMES
+from netbpf.engine.llvm.checks import ROW_BYTES, ROW_WORDS
 from netbpf.isa.opcodes import MAX_BPF_STACK
 from netbpf.maps.handle import MAP_STRUCT_BYTES
 
@@ -29,19 +32,19 @@ class Hit(NamedTuple):
 
 
 class Regions:
-    """The table. ``address`` and ``count`` go into Args, again after every ``add``."""
+    """The table. ``address`` and ``count`` go into Args, again after every ``add``. Rows below 0 are frames: -1 the first."""
 
     def __init__(self) -> None:
-        self._names = [f"stack frame {depth}" for depth in range(MAX_CALL_FRAMES)]
-        self._rows: Any = (ctypes.c_uint64 * (ROW_WORDS * FIRST_CAPACITY))()
+        self._names: list[str] = []
+        self._rows: Any = (ctypes.c_uint64 * (ROW_WORDS * (MAX_FRAMES + FIRST_CAPACITY)))()
         self._free: list[int] = []
         self._maps: dict[int, Map] = {}  # by id()
-        for depth in range(MAX_CALL_FRAMES):
-            self._write(depth, 0, 0, MAX_BPF_STACK, MAX_BPF_STACK, True)
+        for row in range(-MAX_FRAMES, 0):
+            self._write(row, 0, 0, MAX_BPF_STACK, MAX_BPF_STACK, True)
 
     @property
     def address(self) -> int:
-        return ctypes.addressof(self._rows)
+        return ctypes.addressof(self._rows) + ROW_BYTES * MAX_FRAMES
 
     @property
     def count(self) -> int:
@@ -49,8 +52,12 @@ class Regions:
 
     def forget_frames(self) -> None:
         """No program is running."""
-        for depth in range(MAX_CALL_FRAMES):
-            self._rows[ROW_WORDS * depth + 1] = 0
+        for row in self._frames():
+            self._write(row, 0, 0, MAX_BPF_STACK, MAX_BPF_STACK, True)
+
+    def _frames(self) -> Iterator[int]:
+        """The rows of frames in use."""
+        return takewhile(lambda row: self._read(row)[1], range(-1, -MAX_FRAMES - 1, -1))
 
     # --- regions ---------------------------------------------------------------------------------------------------------
     def add(self, name: str, lo: int, size: int, *, writable: bool = True, span: int = 0, stride: int = 0) -> int:
@@ -58,9 +65,9 @@ class Regions:
         row = self._free.pop() if self._free else len(self._names)
         if row == len(self._names):
             self._names.append(name)
-            if ROW_WORDS * row == len(self._rows):
+            if ROW_WORDS * (MAX_FRAMES + row) == len(self._rows):
                 grown = (ctypes.c_uint64 * (2 * len(self._rows)))()
-                ctypes.memmove(grown, self._rows, ROW_BYTES * row)
+                ctypes.memmove(grown, self._rows, ctypes.sizeof(self._rows))
                 self._rows = grown
         self._names[row] = name
         self._write(row, lo, span or size, stride or max(size, 1), size, writable)
@@ -71,7 +78,12 @@ class Regions:
         self._free.append(row)
 
     def _write(self, row: int, lo: int, span: int, stride: int, size: int, writable: bool) -> None:
-        self._rows[ROW_WORDS * row : ROW_WORDS * row + 5] = [lo, span, stride, size, writable]
+        at = ROW_WORDS * (MAX_FRAMES + row)
+        self._rows[at : at + 5] = [lo, span, stride, size, writable]
+
+    def _read(self, row: int) -> list[int]:
+        at = ROW_WORDS * (MAX_FRAMES + row)
+        return self._rows[at : at + 5]  # type: ignore[no-any-return]
 
     def add_map(self, live: Map) -> None:
         """A map's struct and its values, each a piece of its own where the layout is one of ``shape``'s; once."""
@@ -97,9 +109,10 @@ class Regions:
     # --- looking up --------------------------------------------------------------------------------------------------------
     def _hits(self, address: int) -> list[Hit]:
         found = []
-        for i, name in enumerate(self._names):
-            lo, span, stride, size, writable = self._rows[ROW_WORDS * i : ROW_WORDS * i + 5]
+        for row in (*self._frames(), *range(len(self._names))):
+            lo, span, stride, size, writable = self._read(row)
             if 0 <= address - lo < span:
+                name = self._names[row] if row >= 0 else f"stack frame {-1 - row}"
                 found.append(Hit(name, (address - lo) % stride, size, bool(writable)))
         return found
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from netbpf.abi.maps import MapType
-from netbpf.engine.llvm.abi import ARGS, FIND_TARGET, MAX_TAIL_CALL_CNT, TARGET_ROW, TARGET_ROW_BYTES
+from netbpf.engine.limits import MAX_TAIL_CALL_CNT
+from netbpf.engine.llvm.abi import ARGS, FIND_TARGET, TARGET_ROW, TARGET_ROW_BYTES
 
 if TYPE_CHECKING:
     from netbpf.engine.llvm.lower import SubprogLowerer
