@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from netbpf.abi.classic import CLASSIC_FUNC_NAMES
 from netbpf.abi.helpers import FUNC_IDS
+from netbpf.engine.interp.helpers.tasks import ROOT_CGROUP_ID
 from netbpf.engine.llvm.abi import ARGS, CALL_BACK_META
 from netbpf.engine.llvm.callbacks import CALLBACKS
 from netbpf.engine.llvm.lower import FUNC_TAG
 from netbpf.engine.llvm.map_calls import MAP_CALLS
+from netbpf.engine.llvm.memory_calls import MEMORY_CALLS
 from netbpf.engine.llvm.packet_calls import PACKET_CALLS
 from netbpf.engine.llvm.tail_calls import emit_tail_call
 from netbpf.env import JIFFY_NS
@@ -118,6 +120,11 @@ def _zero(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
+def _root_cgroup(s: SubprogLowerer, pc: int) -> bool:
+    s.set(0, str(ROOT_CGROUP_ID))
+    return True
+
+
 def _id(name: str) -> int:
     return FUNC_IDS[name]
 
@@ -125,6 +132,7 @@ def _id(name: str) -> int:
 NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
     **{_id(name): body for name, body in MAP_CALLS.items()},
     **{_id(name): body for name, body in CALLBACKS.items()},
+    **{_id(name): body for name, body in MEMORY_CALLS.items()},
     **{_id(name): body for name, body in PACKET_CALLS.items()},
     _id("ktime_get_ns"): _now,
     _id("ktime_get_boot_ns"): _now,
@@ -134,5 +142,9 @@ NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
     _id("get_prandom_u32"): _random,
     _id("get_smp_processor_id"): _cpu_id,
     _id("get_numa_node_id"): _zero,
+    _id("get_current_pid_tgid"): _zero,
+    _id("get_current_uid_gid"): _zero,
+    _id("get_cgroup_classid"): _zero,
+    _id("get_current_cgroup_id"): _root_cgroup,
     _id("tail_call"): emit_tail_call,
 }

@@ -120,6 +120,7 @@ INTRINSICS = "\n".join(
         *(f"declare i{n} @llvm.bswap.i{n}(i{n})" for n in (16, 32, 64)),
         "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
         "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
+        "declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)",
         "declare void @llvm.memcpy.inline.p0.p0.i64(ptr, ptr, i64, i1)",
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "declare i1 @llvm.expect.i1(i1, i1)",

@@ -184,6 +184,7 @@ class Lowerer:
         self.used_meta: set[str] = set()
         self.used_args: set[str] = set()
         self.used_inner: set[int] = set()  # maps of maps whose inner maps are operated on
+        self.used_kernels: set[str] = set()  # modules of kernels that belong to no map
         self.walked: set[str] = set()  # tables, by the suffix of their functions, that bpf_for_each_map_elem goes through
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
         # whether records may come from rings that are none of the program's own maps, or from a helper that Python runs

@@ -21,6 +21,7 @@ from netbpf.engine.llvm.shape import (
     TABLES,
     TRIES,
 )
+from netbpf.isa.opcodes import MAX_BPF_STACK
 from netbpf.maps.check import PAGE_SIZE
 from netbpf.maps.handle import ADDRESS_AT
 from netbpf.maps.spec import MapSpec
@@ -85,7 +86,7 @@ def _value(s: SubprogLowerer, pc: int, m: MapRef, register: int, access: int = R
     return s.pointer(pc, register, 0, m.spec.value_size, access)
 
 
-def _room(s: SubprogLowerer, size: int) -> str:
+def room(s: SubprogLowerer, size: int) -> str:
     """Memory of a call's own."""
     name = f"{s.f.name()}.room"
     s.f.lines.insert(2, f"  {name} = alloca [{size} x i8], align 8")
@@ -94,12 +95,20 @@ def _room(s: SubprogLowerer, size: int) -> str:
 
 def _copied(s: SubprogLowerer, at: str, size: int) -> str:
     """Address of a copy: a kernel is not inlined, and the program's stack must not escape into it."""
-    room = _room(s, size)
-    s.f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 {room}, ptr {at}, i64 {size}, i1 false)")
-    return s.f.op(f"ptrtoint ptr {room} to i64")
+    copy = room(s, size)
+    s.f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 {copy}, ptr {at}, i64 {size}, i1 false)")
+    return s.f.op(f"ptrtoint ptr {copy} to i64")
 
 
-def _kernel(s: SubprogLowerer, name: str, m: MapRef, *args: str) -> str:
+def bytes_of(s: SubprogLowerer, pc: int, register: int, size_register: int) -> str:
+    """Address of as many bytes at R as another register says; a copy, where that is a number small enough."""
+    known = s.known(pc, size_register)
+    if known and known.kind == "num" and 0 < known.value <= MAX_BPF_STACK:
+        return _copied(s, s.pointer(pc, register, 0, known.value, READ), known.value)
+    return s.f.op(f"ptrtoint ptr {s.pointer(pc, register, 0, s.get(size_register), READ)} to i64")
+
+
+def map_kernel(s: SubprogLowerer, name: str, m: MapRef, *args: str) -> str:
     """Call a kernel of a map."""
     memory = s.f.op(f"ptrtoint ptr {m.base} to i64")
     return s.f.op(f"call i64 @{name}{m.suffix}({', '.join(f'i64 {a}' for a in (memory, *args))})")
@@ -112,7 +121,7 @@ def _lookup(s: SubprogLowerer, pc: int) -> bool:
     if m is None:
         return False
     if m.spec.map_type in TRIES:
-        s.set(0, _kernel(s, "trie_lookup", m, _copied(s, _key(s, pc, m), m.spec.key_size)))
+        s.set(0, map_kernel(s, "trie_lookup", m, _copied(s, _key(s, pc, m), m.spec.key_size)))
     else:
         s.set(0, _lookup_on(s, m, _key(s, pc, m), cpu_operand(s, m, PER_CPU)))
     return True
@@ -146,9 +155,9 @@ def _update(s: SubprogLowerer, pc: int) -> bool:
     if m.spec.map_type in LRU_TABLES | TRIES:
         args = [_copied(s, key, m.spec.key_size), _copied(s, value, m.spec.value_size), flags]
         if m.spec.map_type in TRIES:
-            s.set(0, _kernel(s, "trie_update", m, *args))
+            s.set(0, map_kernel(s, "trie_update", m, *args))
         else:
-            s.set(0, _kernel(s, "lru_update", m, *args, cpu_operand(s, m, LRU_TABLES)))
+            s.set(0, map_kernel(s, "lru_update", m, *args, cpu_operand(s, m, LRU_TABLES)))
         return True
     cpu = cpu_operand(s, m, PER_CPU | TABLES)  # a table keeps a spare element for each
     s.set(0, s.f.op(f"call i64 @update{m.suffix}(ptr {m.base}, ptr {key}, ptr {value}, i64 {flags}, i64 {cpu})"))
@@ -162,7 +171,7 @@ def _delete(s: SubprogLowerer, pc: int) -> bool:
     key = _key(s, pc, m)
     if m.spec.map_type in LRU_TABLES | TRIES:
         name = "trie_delete" if m.spec.map_type in TRIES else "lru_delete"
-        s.set(0, _kernel(s, name, m, _copied(s, key, m.spec.key_size)))
+        s.set(0, map_kernel(s, name, m, _copied(s, key, m.spec.key_size)))
     else:
         s.set(0, s.f.op(f"call i64 @delete{m.suffix}(ptr {m.base}, ptr {key})"))
     return True
@@ -173,7 +182,7 @@ def _push(s: SubprogLowerer, pc: int) -> bool:
     m = native_map(s, pc, PUSHED)
     if m is None:
         return False
-    s.set(0, _kernel(s, "push", m, _copied(s, _value(s, pc, m, 2), m.spec.value_size), s.get(3)))
+    s.set(0, map_kernel(s, "push", m, _copied(s, _value(s, pc, m, 2), m.spec.value_size), s.get(3)))
     return True
 
 
@@ -185,7 +194,7 @@ def _pop(s: SubprogLowerer, pc: int) -> bool:
 def _peek(s: SubprogLowerer, pc: int) -> bool:
     m = native_map(s, pc, PUSHED)
     if m is not None and m.spec.map_type == MapType.BLOOM_FILTER:
-        s.set(0, _kernel(s, "peek", m, _copied(s, _value(s, pc, m, 2), m.spec.value_size)))
+        s.set(0, map_kernel(s, "peek", m, _copied(s, _value(s, pc, m, 2), m.spec.value_size)))
         return True
     return m is not None and _taken(s, pc, m, "peek")
 
@@ -193,73 +202,82 @@ def _peek(s: SubprogLowerer, pc: int) -> bool:
 def _taken(s: SubprogLowerer, pc: int, m: MapRef, name: str) -> bool:
     """What a queue or stack gives goes to R2, zeroes where it gives nothing."""
     size = m.spec.value_size
-    to, room = _value(s, pc, m, 2, WRITE), _room(s, size)
-    result = _kernel(s, name, m, s.f.op(f"ptrtoint ptr {room} to i64"))
-    s.f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr align 8 {room}, i64 {size}, i1 false)")
+    to, taken = _value(s, pc, m, 2, WRITE), room(s, size)
+    result = map_kernel(s, name, m, s.f.op(f"ptrtoint ptr {taken} to i64"))
+    s.f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr align 8 {taken}, i64 {size}, i1 false)")
     s.set(0, result)
     return True
 
 
 # --- ring buffers: in a checked program Python makes a record a region, and ends it --------------------------------------------
-def _ring(s: SubprogLowerer, pc: int) -> MapRef | None:
+def ring_of(s: SubprogLowerer, pc: int) -> MapRef | None:
+    """The ring buffer in R1, where native code may write to it."""
     return None if s.owner.checked or s.owner.reserves_elsewhere else native_map(s, pc, RINGS)
 
 
 def _ring_output(s: SubprogLowerer, pc: int) -> bool:
-    m = _ring(s, pc)
+    m = ring_of(s, pc)
     if m is None:
         return False
-    known = s.known(pc, 3)
-    if known and known.kind == "num" and 0 < known.value <= 512:
-        data = _copied(s, s.pointer(pc, 2, 0, known.value, READ), known.value)
-    else:
-        data = s.get(2)
-    s.set(0, _kernel(s, "output", m, data, s.get(3), s.get(4)))
+    s.set(0, map_kernel(s, "output", m, bytes_of(s, pc, 2, 3), s.get(3), s.get(4)))
     return True
 
 
 def _ring_reserve(s: SubprogLowerer, pc: int) -> bool:
-    m = _ring(s, pc)
+    m = ring_of(s, pc)
     if m is None:
         return False
-    s.set(0, _kernel(s, "reserve", m, s.get(2), s.get(3)))
+    s.set(0, map_kernel(s, "reserve", m, s.get(2), s.get(3)))
     return True
 
 
 def _ring_query(s: SubprogLowerer, pc: int) -> bool:
-    m = _ring(s, pc)
+    m = ring_of(s, pc)
     if m is None:
         return False
-    s.set(0, _kernel(s, "query", m, s.get(2)))
+    s.set(0, map_kernel(s, "query", m, s.get(2)))
     return True
 
 
 def _ring_end(discard: int) -> Callable[[SubprogLowerer, int], bool]:
-    """Submit or discard the record in R1. Whose it is, its header tells: the distance from the ring's start in pages."""
+    """Submit or discard the record in R1."""
 
     def body(s: SubprogLowerer, pc: int) -> bool:
-        rings = [i for i, m in enumerate(s.owner.program.maps) if m.spec.map_type in RINGS]
-        if s.owner.checked or not rings or s.owner.reserves_elsewhere:
+        if not ends_records(s):
             return False
-        f, sample = s.f, s.get(1)
-        header = f.math("sub", sample, RING_HEADER)
-        pages = f.zext(f.load(32, f.op(f"inttoptr i64 {f.math('add', header, 4)} to ptr")), 32)
-        data = f.math("sub", f.math("and", header, -PAGE_SIZE), f.math("mul", f.math("sub", pages, RING_META_PAGES), PAGE_SIZE))
-        base = f.math("sub", data, 2 * PAGE_SIZE)
-        done = f.fresh_label("ended")
-        for index in rings:
-            mine, other = f.fresh_label("mine"), f.fresh_label("other")
-            f.cond(f.test("eq", base, f.op(f"ptrtoint ptr %m{index} to i64")), mine, other)
-            f.label(mine)
-            _kernel(s, "commit", own_map(s, index), sample, str(discard))
-            f.br(done)
-            f.label(other)
-        f.br(done)
-        f.label(done)
+        end_record(s, s.get(1), discard)
         s.set(0, "0")
         return True
 
     return body
+
+
+def ends_records(s: SubprogLowerer) -> bool:
+    """Whether the records of this program are those of its own rings, reserved in native code."""
+    return bool(_rings(s)) and not s.owner.checked and not s.owner.reserves_elsewhere
+
+
+def _rings(s: SubprogLowerer) -> list[int]:
+    return [i for i, m in enumerate(s.owner.program.maps) if m.spec.map_type in RINGS]
+
+
+def end_record(s: SubprogLowerer, sample: str, discard: int) -> None:
+    """Submit or discard a record. Whose it is, its header tells: the distance from the ring's start in pages."""
+    f = s.f
+    header = f.math("sub", sample, RING_HEADER)
+    pages = f.zext(f.load(32, f.op(f"inttoptr i64 {f.math('add', header, 4)} to ptr")), 32)
+    data = f.math("sub", f.math("and", header, -PAGE_SIZE), f.math("mul", f.math("sub", pages, RING_META_PAGES), PAGE_SIZE))
+    base = f.math("sub", data, 2 * PAGE_SIZE)
+    done = f.fresh_label("ended")
+    for index in _rings(s):
+        mine, other = f.fresh_label("mine"), f.fresh_label("other")
+        f.cond(f.test("eq", base, f.op(f"ptrtoint ptr %m{index} to i64")), mine, other)
+        f.label(mine)
+        map_kernel(s, "commit", own_map(s, index), sample, str(discard))
+        f.br(done)
+        f.label(other)
+    f.br(done)
+    f.label(done)
 
 
 def _perf_output(s: SubprogLowerer, pc: int) -> bool:
@@ -268,14 +286,10 @@ def _perf_output(s: SubprogLowerer, pc: int) -> bool:
     if m is None:
         return False
     s.owner.wants_flat = True
-    f, known = s.f, s.known(pc, 5)
-    if known and known.kind == "num" and 0 < known.value <= 512:
-        data = _copied(s, s.pointer(pc, 4, 0, known.value, READ), known.value)
-    else:
-        data = f.op(f"ptrtoint ptr {s.pointer(pc, 4, 0, s.get(5), READ)} to i64")
+    f, data = s.f, bytes_of(s, pc, 4, 5)
     packet = f.op("ptrtoint ptr %pkt to i64")
     cpu = cpu_operand(s, m, frozenset({MapType.PERF_EVENT_ARRAY}))
-    s.set(0, _kernel(s, "perf_output", m, s.get(3), data, s.get(5), packet, "%cap", cpu))
+    s.set(0, map_kernel(s, "perf_output", m, s.get(3), data, s.get(5), packet, "%cap", cpu))
     return True
 
 

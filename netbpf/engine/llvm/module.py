@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
 from netbpf.engine.llvm.ir import INTRINSICS
@@ -26,7 +27,7 @@ def module(program: VerifiedProgram, variant: Variant) -> Module:
     if lowerer.called_back:
         lowerer, functions = _lower(program, variant, calls_back=True)
     enter = emit_enter(lowerer) if lowerer.called_back and len(lowerer.subprogs) > 1 else ""
-    parts = [INTRINSICS, _maps(lowerer), functions, _run(lowerer, variant), enter]
+    parts = [INTRINSICS, _maps(lowerer), _kernels(lowerer.used_kernels), functions, _run(lowerer, variant), enter]
     return Module("\n".join(parts), lowerer.called_back, lowerer.checked)
 
 
@@ -51,6 +52,15 @@ def _maps(lowerer: Lowerer) -> str:
 
     own = [emit_map(i, m, lowerer.walked) for i, m in enumerate(maps)]
     return "\n".join([*own, *(emit_inner(i, maps[i], lowerer.walked) for i in sorted(lowerer.used_inner))])
+
+
+def _kernels(names: Set[str]) -> str:
+    """Modules of kernels that belong to no map, their functions called ``@FUNCTION.MODULE``."""
+    if not names:
+        return ""
+    from netbpf.engine.llvm.kernels.language import compile_kernels
+
+    return "\n".join(compile_kernels(name, f".{name}", {}, {}) for name in sorted(names))
 
 
 def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> tuple[Lowerer, str]:

@@ -2,6 +2,7 @@
 
     u8[a] u16[a] u32[a] u64[a]     memory at address a, to read and to write
     copy(to, source, size)         bytes, not overlapping
+    move(to, source, size)         bytes
     zero(to, size)
     leading_zeros(x)               of 64 bits
     NAMES_IN_CAPITALS              numbers of this map, known when it is compiled or (``Loaded``) words of what ``m`` points to
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -42,8 +43,17 @@ def copy(to: int, source: int, size: int) -> None:
     raise NotImplementedError
 
 
+def move(to: int, source: int, size: int) -> None:
+    raise NotImplementedError
+
+
 def zero(to: int, size: int) -> None:
     raise NotImplementedError
+
+
+def inline(kernel: Callable[..., int]) -> Callable[..., int]:
+    """For a kernel that is always inlined."""
+    return kernel
 
 
 def leading_zeros(x: int) -> int:
@@ -289,9 +299,10 @@ class _Kernel:
             return self._external(self.externals[name], args)
         if name == "leading_zeros":
             return f.op(f"call i64 @llvm.ctlz.i64(i64 {args[0]}, i1 false)")
-        if name == "copy":
+        if name in ("copy", "move"):
             to, source = self._pointer(args[0]), self._pointer(args[1])
-            f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {source}, i64 {args[2]}, i1 false)")
+            how = "memcpy" if name == "copy" else "memmove"
+            f.do(f"call void @llvm.{how}.p0.p0.i64(ptr {to}, ptr {source}, i64 {args[2]}, i1 false)")
             return "0"
         if name == "zero":
             f.do(f"call void @llvm.memset.p0.i64(ptr {self._pointer(args[0])}, i8 0, i64 {args[1]}, i1 false)")
