@@ -58,6 +58,16 @@ def test_one_core_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiler._waiting is None
 
 
+def test_a_system_that_gives_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    compiler.begin()
+    assert compiler._waiting is None
+    assert compiler.compile_object(MODULE)
+
+
 def test_a_process_with_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("threading.active_count", lambda: 2)
     compiler.begin()

@@ -30,9 +30,12 @@ def begin() -> None:
     threading = sys.modules.get("threading")
     if _waiting is not None or len(os.sched_getaffinity(0)) < 2 or (threading and threading.active_count() > 1):
         return
-    text_out, text_in = os.pipe()
-    made_out, made_in = os.pipe()
-    pid = os.fork()
+    try:
+        text_out, text_in = os.pipe()
+        made_out, made_in = os.pipe()
+        pid = os.fork()
+    except OSError:  # no more processes, no more descriptors: it is done here
+        return
     if not pid:
         os.close(text_in)
         os.close(made_out)
