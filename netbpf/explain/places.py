@@ -65,12 +65,14 @@ class Places:
         handle = self.machine.handles.get(address)
         if handle is not None:
             return f"map {map_name(handle.map)}"
+        region = self.machine.memory.own_region(name)
+        if region is not None:
+            return _plus(region.name, offset)
         found = self.value_at(address)
-        if found is not None:
-            window, key, at = found
-            return _plus(f"{map_name(window.map)}[{self.key(window.map, key)}]" if key is not None else map_name(window.map), at)
-        region = self.machine.memory.region(name)
-        return _plus(region.name, offset) if region is not None else ""
+        if found is None:
+            return ""
+        window, key, at = found
+        return _plus(f"{map_name(window.map)}[{self.key(window.map, key)}]" if key is not None else map_name(window.map), at)
 
     def _frame(self, depth: int, offset: int) -> str:
         text = f"fp{offset:+d}" if offset else "fp"

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from support.generated_maps import new_map
 from support.objects import NAMES, read
 from support.vectors import ROOT
+from support.walks import walking
 from verifier_btf import LIBRARY
 from verifier_programs import MAPS, generate
 
@@ -276,6 +277,12 @@ def test_callbacks_and_functions_are_indented_and_helpers_told_when_they_are_don
     call = next(s.call for s in path.steps if s.call and s.call.name == "for_each_map_elem")
     assert dict(call.args) == {"map": "numbers", "callback": "&add", "ctx": "fp-16", "flags": "0"}
     assert call.result == "4"
+
+
+def test_a_function_that_a_table_is_walked_by_reads_a_key_of_it() -> None:
+    told = said(why(walking("hash key=4 value=8 entries=4 {\n    7: 1\n}"), 1))
+    assert "a key of map 'm' = 7" in told[9]
+    assert "m[7] = 1" in told[12]
 
 
 def test_tail_calls_go_on_in_the_other_program() -> None:

@@ -139,10 +139,10 @@ class AddressSpace:
             self._open_value(window, number)
         return number << NUMBER_SHIFT
 
-    def record(self, window: MapWindow, offset: int, size_bytes: int) -> int:
+    def record(self, window: MapWindow, offset: int, size_bytes: int, what: str = "a record") -> int:
         """A region over ``size_bytes`` of a map's memory from ``offset``, a multiple of 8; its address. Ends with ``drop``."""
         data = window.view[offset : offset + size_bytes]
-        return self.add(f"a record of {map_name(window.map)}", data, number=window.base + (offset >> 2))
+        return self.add(f"{what} of {map_name(window.map)}", data, number=window.base + (offset >> 2))
 
     def _open_value(self, window: MapWindow, number: int) -> memoryview:
         if len(self._values) >= MAX_CACHED_VALUES:
@@ -207,8 +207,12 @@ class AddressSpace:
         view[offset : offset + len(data)] = data
 
     # --- words ------------------------------------------------------------------------------------------------------
+    def own_region(self, number: int) -> Region | None:
+        """A region that is no value of a map: a record, the key of an element."""
+        return self._regions.get(number)
+
     def region(self, number: int) -> Region | None:
-        known = self._regions.get(number)
+        known = self.own_region(number)
         if known is not None:
             return known
         window = self.window_of(number)

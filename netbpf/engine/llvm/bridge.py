@@ -79,7 +79,7 @@ class NativeMemory:
         self.look(address, size_bytes, access)
         return memoryview((ctypes.c_char * size_bytes).from_address(address)).cast("B"), 0
 
-    def record(self, window: NativeWindow, offset: int, size_bytes: int) -> int:
+    def record(self, window: NativeWindow, offset: int, size_bytes: int, what: str = "a record") -> int:
         return window.map.address + offset
 
     def add(self, name: str, data: bytearray) -> int:
@@ -105,9 +105,9 @@ class CheckedMemory(NativeMemory):
         if size_bytes or access != "read":
             self._regions.check(address, size_bytes, access)
 
-    def record(self, window: NativeWindow, offset: int, size_bytes: int) -> int:
+    def record(self, window: NativeWindow, offset: int, size_bytes: int, what: str = "a record") -> int:
         address = super().record(window, offset, size_bytes)
-        self._add_row(f"a record of {map_name(window.map)}", address, size_bytes)
+        self._add_row(f"{what} of {map_name(window.map)}", address, size_bytes)
         return address
 
     def add(self, name: str, data: bytearray) -> int:

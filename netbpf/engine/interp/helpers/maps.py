@@ -114,7 +114,7 @@ def _table_elements(m: Machine, handle: MapHandle) -> Generator[tuple[int, int]]
     """The address of each key, in the element, and of its value."""
     live: Any = handle.map
     for i in live.walk():
-        address = m.memory.record(handle.window, live.key_place(i), handle.window.key_size)
+        address = m.memory.record(handle.window, live.key_place(i), handle.window.key_size, "a key")
         try:
             yield address, m.memory.value(handle.window, live.value_of(i, m.cpu))
         finally:
