@@ -31,7 +31,7 @@ def random_chain(rng: random.Random) -> dict[str, Any]:
         w.put(f"r9 = *(u32 *)(r6 + {CB_AT})")
         for _ in range(rng.randrange(1, 5)):
             (_put_tail_call if rng.random() < 0.45 else put_operation)(w)
-        w.put("r0 = r9\nexit")
+        w.end()
     slots = "".join(f"    {n}: &{rng.choice(names)}\n" for n in range(SLOTS) if rng.random() < 0.8)
     return {"text": f".map {PROGS} prog_array key=4 value=4 entries={SLOTS} {{\n{slots}}}\n{w.text()}"}
 

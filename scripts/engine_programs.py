@@ -93,9 +93,15 @@ class Writer:
         load = f"r1 = map[m{index}]" if template is declaration else f"r1 = *(u64 *)(r10 - {-INNER_AT})"
         return Target(kind, "key=" in template, size, load)
 
+    def end(self) -> None:
+        """The end of a program, and behind it the functions that it passed on."""
+        self.put("r0 = r9\nexit")
+        self.lines += self.functions
+        self.functions = []
+
     def text(self) -> str:
         head = [*self.inside, *(f".map m{i} {declaration}" for i, (_, declaration) in enumerate(self.maps))]
-        return "\n".join([*head, *self.lines, *self.functions, ""])
+        return "\n".join([*head, *self.lines, ""])
 
 
 def put_begin(w: Writer) -> None:
@@ -298,5 +304,5 @@ def random_text(rng: random.Random) -> str:
     put_begin(w)
     for _ in range(rng.randrange(2, 9)):
         put_operation(w)
-    w.put("r0 = r9\nexit")
+    w.end()
     return w.text()

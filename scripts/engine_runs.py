@@ -177,12 +177,14 @@ def loaded_text(text: str) -> VerifiedProgram | None:
 
 
 def with_functions(spec: ProgramSpec) -> ProgramSpec:
-    """A program that passes functions on, with the BTF that Linux wants for that: all of them return int."""
-    starts = subprog_starts(spec.insns)
-    if len(starts) < 2 or spec.btf:
+    """Programs with functions, and the BTF that Linux wants for those that are passed on or make tail calls: all return int."""
+    if spec.btf:
         return spec
-    info = tuple((start, STATIC_FUNCTION if start else MAIN_FUNCTION) for start in starts)
-    return replace(spec, btf=btf_with_int_functions(), func_info=info)
+    starts = subprog_starts(spec.insns)
+    info = tuple((start, STATIC_FUNCTION if start else MAIN_FUNCTION) for start in starts) if len(starts) > 1 else ()
+    others = tuple(with_functions(other) for other in spec.others)
+    btf = btf_with_int_functions() if info or any(other.btf for other in others) else b""
+    return replace(spec, btf=btf, func_info=info, others=others)
 
 
 def live_map(name: str, m: dict[str, Any]) -> Any:

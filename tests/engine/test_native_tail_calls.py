@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.engines import CHECKED, INTERP, NATIVE, Outcome, map_bytes, new_env
-from support.kernel_runs import btf_with_int_functions
+from support.engines import CHECKED, INTERP, NATIVE, Outcome, map_bytes, new_env, with_functions
 from support.running import TCP_FRAME, loopback_skb, unproved
 
 from netbpf.engine.interp.engine import InterpEngine
@@ -17,11 +15,9 @@ from netbpf.engine.llvm.program import NativeProgram
 from netbpf.errors import EngineFault, InternalError
 from netbpf.host.loader import LoadedSpec, load_spec
 from netbpf.host.sim.host import SimHost
-from netbpf.isa.cfg import subprog_starts
 from netbpf.isa.instruction import Instruction as I
 from netbpf.maps.create import create
 from netbpf.maps.spec import MapSpec
-from netbpf.program import ProgramSpec
 from netbpf.sources.asm import parse
 
 HEAD = """
@@ -69,20 +65,13 @@ def step(add: int, index: int | str) -> str:
     return COUNT.format(add=add) + JUMP.format(index=index) + END
 
 
-def _with_functions(spec: ProgramSpec) -> ProgramSpec:
-    """The types that a function needs which makes tail calls; those of two functions are at hand."""
-    spec = replace(spec, others=tuple(_with_functions(other) for other in spec.others), btf=btf_with_int_functions())
-    rows = tuple(zip(subprog_starts(spec.insns), (3, 4), strict=False))
-    return replace(spec, func_info=rows) if len(rows) == 2 else spec
-
-
 class Running:
     """A text loaded on a host of its own, live on one engine."""
 
     def __init__(self, engine: Any, source: str) -> None:
         self.env = new_env()
         self.process = SimHost(env=self.env).process()
-        self.fds: LoadedSpec = load_spec(self.process, _with_functions(parse(source)))
+        self.fds: LoadedSpec = load_spec(self.process, with_functions(parse(source)))
         self.program = self.process.program(self.fds.prog_fd)
         self.loaded = engine.load(self.program, self.env)
 
