@@ -1,14 +1,14 @@
 """The native engine beside the physical limit, libpcap and tcpdump; every line is a ratio of medians of interleaved rounds.
 
     python -m benchmarks.traces DIR
-    python -m benchmarks.native --traces DIR [--rounds 5] [--only loop|filter|command|streams|jobs|kernel|inner] [FILE ...]
+    python -m benchmarks.native --traces DIR [--rounds 5] [--only loop|filter|command|streams|jobs|kernel|inner|tails] [FILE ...]
 
 (a) the counting example, (b) ``ip and tcp port 443 and not net 10.0.0.0/8``, (c) a counter of flows. ``loop``: the native loop
 and a C loop that only walks the records, on one mapping of the file. ``filter``: (b) beside a C loop over libpcap. ``command``:
 the whole process beside tcpdump, netbpf being installed in an environment of its own. ``streams``: a file, standard input and a
 pipe, and the peak memory of each. ``jobs``: two cores beside one. ``kernel``: (c) beside the kernel's JIT running it on one
-packet. ``inner``: maps inside maps, native beside the interpreter. Needs a C compiler, libpcap's headers and tcpdump; ``kernel``
-needs root.
+packet. ``inner``: maps inside maps, native beside the interpreter; ``tails``: programs that reach each other by tail calls, the
+same. Needs a C compiler, libpcap's headers and tcpdump; ``kernel`` needs root.
 """
 
 from __future__ import annotations
@@ -305,23 +305,34 @@ def measure_kernel(path: Path, folder: Path, rounds: int) -> None:
     )
 
 
-def measure_inner(path: Path, folder: Path, rounds: int) -> None:
-    """Packets counted in maps inside maps, by native code and by the interpreter."""
-    spec = read_program(str(ROOT / "tests" / "data" / "objects" / "map_in_map.o"))
+def measure_object(name: str, built: str, path: Path, rounds: int) -> None:
+    """One of the tests' objects, by native code and by the interpreter."""
+    spec = read_program(str(ROOT / "tests" / "data" / "objects" / built))
     walker, mapping = Walker(spec), Mapping(path)
     packets = walker.walk(mapping).packets
     with open_capture(path) as reader:
         batch = PacketBatch.from_records(list(islice(reader, INTERPRETED_PACKETS)))
     loaded = Walker(spec, InterpEngine()).loaded
     seconds = interleaved(rounds, {"ours": lambda: walker.walk(mapping), "interp": lambda: loaded.run(batch)})
-    tell(f"inner {path.stem}", seconds["ours"], packets, "interpreter", seconds["interp"] * packets / len(batch))
+    tell(f"{name} {path.stem}", seconds["ours"], packets, "interpreter", seconds["interp"] * packets / len(batch))
+
+
+def measure_inner(path: Path, folder: Path, rounds: int) -> None:
+    """Packets counted in maps inside maps."""
+    measure_object("inner", "map_in_map.o", path, rounds)
+
+
+def measure_tail_calls(path: Path, folder: Path, rounds: int) -> None:
+    """Flows counted by programs that reach each other by tail calls: two a packet, three of one with a tag."""
+    measure_object("tails", "flow_tail_calls.o", path, rounds)
 
 
 MEASUREMENTS = {
     "loop": measure_loops, "filter": measure_filter, "command": measure_commands, "streams": measure_streams,
     "jobs": measure_jobs, "kernel": measure_kernel, "inner": measure_inner,
+    "tails": measure_tail_calls,
 }  # fmt: skip
-OF_SMALL_FILES = frozenset({"command", "inner"})
+OF_SMALL_FILES = frozenset({"command", "inner", "tails"})
 OF_MIXED_FILES = frozenset({"streams", "jobs"})
 SMALL_FILE_BYTES = 1 << 28
 
