@@ -60,6 +60,8 @@ from netbpf.sources.cbpf_check import ancillary, check_classic, check_savefile
 
 _NUMBERS = re.compile(r"\s*\d+\s*(?:[,\n]\s*\d+\s+\d+\s+\d+\s+\d+\s*)+,?\s*\Z")
 _C_ROW = re.compile(r"\{\s*(\w+)\s*,\s*(\w+)\s*,\s*(\w+)\s*,\s*(-?\w+)\s*,?\s*\}")
+_C_COMMENTS = re.compile(r"(?:\s|/\*.*?\*/|//[^\n]*)*", re.DOTALL)
+_C_ARRAY = re.compile(r"\bsock_filter\b[^;{}]{0,200}=\s*\{[^;{}]{0,200}\{")  # a comment may lie between the braces
 _LIMITS: Final = (0xFFFF, 0xFF, 0xFF, 0xFFFF_FFFF)
 _FIELD_NAMES: Final = ("code", "jt", "jf", "k")
 
@@ -68,12 +70,18 @@ _FIELD_NAMES: Final = ("code", "jt", "jf", "k")
 
 
 def looks_classic(text: str) -> bool:
-    """Whether ``text`` is one of the forms read here: numbers, C rows, or lines of which the first has a classic mnemonic."""
-    if _NUMBERS.match(text) or _C_ROW.match(text.lstrip()):
+    """Whether ``text`` is one of the forms read here: numbers, C rows or an array of them that is declared, or lines of which the
+    first has a classic mnemonic."""
+    if _NUMBERS.match(text) or _looks_like_c(text):
         return True
     from netbpf.sources import cbpf_asm
 
     return cbpf_asm.looks_classic(text)
+
+
+def _looks_like_c(text: str) -> bool:
+    comments = _C_COMMENTS.match(text)
+    return bool(_C_ROW.match(text, comments.end() if comments else 0) or _C_ARRAY.search(text))
 
 
 def parse(text: str, path: str = "<filter>") -> ClassicProgram:

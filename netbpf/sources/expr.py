@@ -131,8 +131,11 @@ def compile_expression(
     """The filter that libpcap makes of ``text`` for packets of a capture's link type; an empty text accepts everything.
 
     ``savefile``: as for a capture file that it reads, where some words are refused (``inbound`` of most link types).
-    ``netmask`` is what ``ip broadcast`` needs. Raises SourceError with libpcap's words, UsageError without libpcap.
+    ``netmask`` is what ``ip broadcast`` needs. Raises SourceError with libpcap's words, UsageError for what is
+    no link type and without libpcap.
     """
+    if not isinstance(linktype, int) or not 0 <= linktype <= 0xFFFF:
+        raise UsageError(f"a link type is a number from 0 to 65535, not {linktype!r}")
     opened = savefile_handle(linktype, snaplen) if savefile else dead_handle(DLT_OF_LINKTYPE.get(linktype, linktype), snaplen)
     with opened as handle:
         return compile_on(handle, text, optimize=optimize, netmask=netmask)

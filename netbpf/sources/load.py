@@ -74,6 +74,7 @@ def load(
         return parse_program(bytes(source), "<program>", options)
     if not isinstance(source, str) or is_path(source):
         return read_program(os.fspath(source), options)
+    source = source.removeprefix("\ufeff")
     if looks_like_program(source):
         return parse_program(source.encode(), "<program>", options)
     return filter_program(source, linktype, view=view or FILE_VIEW, optimize=optimize)
@@ -151,7 +152,7 @@ def parse_program(data: bytes, path: str = "<program>", options: ObjectOptions |
 
         return cbpf.to_spec(decode_classic(data, path), Path(path).stem, savefile=options.view == FILE_VIEW)
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # some editors begin a text with its byte order mark
     except UnicodeDecodeError as e:
         raise SourceError(
             f"byte {e.start} is no UTF-8: a .s file is text; raw instructions go in a .bin file", path=path

@@ -22,6 +22,10 @@ CLASSIC = {
     "ddd": "1\n6 0 0 4294967295\n",
     "commas": "1,6 0 0 4294967295",
     "dd": "{ 0x6, 0, 0, 0xffffffff },\n",
+    "commented": "/* keep */ // all\n{ 0x6, 0, 0, 0xffffffff },\n",
+    "declared": "#include <linux/filter.h>\nstatic struct sock_filter code[] = { /* all */\n\t{ 0x6, 0, 0, 0xffffffff },\n};\n",
+    "crlf": "1\r\n6 0 0 4294967295\r\n",
+    "byte order mark": "\ufeff1\n6 0 0 4294967295\n",
     "d": "(000) ret      #-1\n",
     "bpf_asm": "; keep all\n/* two\nlines */ start: ret #-1\n",
 }
@@ -115,6 +119,13 @@ def test_an_expression_is_compiled_for_the_link_type_at_hand() -> None:
     # at a packet socket, what a cooked capture was taken from has an Ethernet header
     assert netbpf.load("tcp", linktype=113, view="socket").classic == compile_expression("tcp", 1)
     assert netbpf.load("tcp", linktype=228, view="socket").classic == compile_expression("tcp", 101)
+
+
+@needs_libpcap
+@pytest.mark.parametrize("linktype", [-1, 1 << 16, 1 << 40, "EN10MB"])
+def test_a_link_type_is_a_number_of_16_bits(linktype: int) -> None:
+    with pytest.raises(UsageError, match="a link type is a number from 0 to 65535"):
+        netbpf.load("tcp", linktype=linktype)
 
 
 def test_load_says_what_is_wrong(tmp_path: Path) -> None:
