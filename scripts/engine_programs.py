@@ -18,7 +18,7 @@ KEYED = (
 PUSHED = ("queue value={v} entries={n}", "stack value={v} entries={n}", "bloom_filter value={v} entries={n}")
 INNER = (
     *KEYED, *PUSHED, "array key=4 value={v} entries={n} flags=0x1000", "array key=4 value={v} entries={n} flags=0x1000",
-    "hash key={k} value={v} entries={n}",
+    "hash key={k} value={v} entries={n}", "ringbuf entries=4096", "ringbuf entries=4096",
 )  # fmt: skip
 OUTER_KEYS = 3
 ENTRIES = (1, 2, 5, 9, 17)
@@ -188,17 +188,17 @@ def _pushed(w: Writer, target: Target) -> None:
     w.put(f"call bpf_map_{what}_elem\n{FOLD}\nr0 = *(u8 *)(r10 - {-VALUE_AT})\n{FOLD}")
 
 
-def _ring(w: Writer, index: int) -> None:
+def _ring(w: Writer, load: str) -> None:
     size = w.rng.choice((1, 8, 24, 30))
     if w.rng.random() < 0.4:
-        w.put(f"r1 = map[m{index}]\nr2 = r10\nr2 += {VALUE_AT}\nr3 = {size}\nr4 = {w.rng.choice((0, 1, 2, 4))}")
+        w.put(f"{load}\nr2 = r10\nr2 += {VALUE_AT}\nr3 = {size}\nr4 = {w.rng.choice((0, 1, 2, 4))}")
         w.put(f"call bpf_ringbuf_output\n{FOLD}")
     elif w.rng.random() < 0.2:
-        w.put(f"r1 = map[m{index}]\nr2 = {w.rng.randrange(5)}\ncall bpf_ringbuf_query\n{FOLD}")
+        w.put(f"{load}\nr2 = {w.rng.randrange(5)}\ncall bpf_ringbuf_query\n{FOLD}")
     else:
         out = w.label()
         w.put(
-            f"r1 = map[m{index}]\nr2 = {w.rng.choice((8, 16, 200, 1000))}\nr3 = 0\n"
+            f"{load}\nr2 = {w.rng.choice((8, 16, 200, 1000))}\nr3 = 0\n"
             f"call bpf_ringbuf_reserve\nif r0 == 0 goto {out}"
         )
         w.put(f"*(u64 *)(r0 + 0) = r7\nr1 = r0\nr2 = 0\ncall bpf_ringbuf_{w.rng.choice(('submit', 'submit', 'discard'))}")
@@ -228,9 +228,7 @@ def _plain(w: Writer) -> None:
 def _on_map(w: Writer, index: int) -> None:
     """An operation on a map; on one inside it several, as a program does that has found it."""
     target = w.target(index)
-    if target.kind == "ringbuf":
-        _ring(w, index)
-    elif target.kind == "perf_event_array":
+    if target.kind == "perf_event_array":
         _perf(w, index)
     elif "inner(" in w.maps[index][1]:
         none = w.label()
@@ -283,6 +281,8 @@ def _visitor(rng: random.Random, name: str) -> str:
 def _operate(w: Writer, target: Target) -> None:
     if target.kind in WALKED and w.rng.random() < 0.2:
         _walk(w, target)
+    elif target.kind == "ringbuf":
+        _ring(w, target.load)
     elif target.has_key:
         _keyed(w, target)
     else:

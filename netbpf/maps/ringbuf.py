@@ -2,6 +2,7 @@
 
     u64 consumer_pos;                       // at 0
     u64 producer_pos, pending_pos;          // at 4096
+    u64 mask;                               // at 4112, max_entries - 1; Linux has it in a page that is not mapped
     u8  data[max_entries];                  // at 8192
     u8  beyond[max_entries];                // staging for the one record that runs over the end of data
 
@@ -37,7 +38,7 @@ from netbpf.maps.spec import MapSpec
 from netbpf.maps.storage import MapBase
 
 DATA_OFF: Final = 2 * PAGE_SIZE
-CONSUMER_POS, PRODUCER_POS, PENDING_POS = 0, PAGE_SIZE >> 3, (PAGE_SIZE >> 3) + 1  # words of 8 bytes
+CONSUMER_POS, PRODUCER_POS, PENDING_POS, MASK = 0, *range(PAGE_SIZE >> 3, (PAGE_SIZE >> 3) + 3)  # words of 8 bytes
 META_PAGES: Final = 3  # of the kernel's structure before the data
 MAX_RECORD: Final = U32_MAX // 4
 
@@ -51,6 +52,7 @@ class RingBufMap(MapBase):
     def __init__(self, spec: MapSpec, n_cpus: int, map_id: int) -> None:
         self._mask = spec.max_entries - 1
         super().__init__(spec, DATA_OFF + 2 * spec.max_entries, n_cpus, map_id)
+        self.u64[MASK] = self._mask
 
     # --- programs -----------------------------------------------------------------------------------------------------
     def reserve(self, size: int, flags: int = 0) -> int:

@@ -13,7 +13,7 @@ import pytest
 from support.engines import CHECKED, INTERP, NATIVE, map_bytes
 from support.objects import read
 from support.programs_of import loaded_program, loaded_spec
-from test_native_maps import BLOOM, KEYED, KEYED_KINDS, PROLOGUE, QUEUED, agree, many_keys, packets, prefixes
+from test_native_maps import BLOOM, KEYED, KEYED_KINDS, PROLOGUE, QUEUED, RING, agree, many_keys, packets, prefixes
 
 from netbpf.abi.maps import MapType
 from netbpf.engine.llvm.module import module
@@ -107,6 +107,40 @@ def test_maps_without_keys_inside(kind: str) -> None:
     rng = random.Random(kind)
     text = text_of(kind, BLOOM if "bloom" in kind else QUEUED, "hash_of_maps")
     agree(text, on_outer_keys(rng, packets(rng, 150, 5)), (NATIVE,))
+    assert not calls_back(loaded_program(text))
+
+
+WRITE_TO_OWN = """
+    *(u64 *)(r10 - 104) = r0
+    r1 = map[mine]
+    r2 = r10
+    r2 += -96
+    r3 = 9
+    r4 = 0
+    call bpf_ringbuf_output
+    r0 = *(u64 *)(r10 - 104)
+"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_ring_buffers_inside(own: bool) -> None:
+    """Records of rings of two sizes, read now and then, so that they go around; also where the program has a ring of its own."""
+    text = text_of("ringbuf entries=4096", RING, "array_of_maps").replace("entries=4101", "entries=8192")
+    if own:
+        text = ".map mine ringbuf entries=4096\n" + text.replace("found:\n", f"found:\n{WRITE_TO_OWN}")
+    skbs = on_outer_keys(random.Random(own), packets(random.Random(own), 1200, 5))
+    outcomes = []
+    for engine in (INTERP, NATIVE):
+        program, found = loaded_program(text), []
+        outer: Any = next(m for m in program.maps if m.spec.inner is not None)
+        rings = [*outer.objects(), *(m for m in program.maps if m is not outer)]
+        loaded = engine.load(program, SteppedEnv())
+        for n, skb in enumerate(skbs):
+            found.append((loaded.run_one(replace(skb)), [bytes(ring.memory) for ring in rings] if n % 7 == 0 else []))
+            if n % 50 == 49:
+                found.append((0, [b"".join(ring.consume()) for ring in rings]))
+        outcomes.append(found)
+    assert outcomes[0] == outcomes[1]
     assert not calls_back(loaded_program(text))
 
 

@@ -28,7 +28,7 @@ def emit_kernels(suffix: str, m: Any, *, shared: bool) -> str:
     return compile_kernels(name, suffix, known, OF_TABLES if m.spec.map_type in LRU_TABLES else {})
 
 
-# the numbers of maps.table, maps.lpm_trie, maps.circular, maps.bloom_filter that differ between the maps inside one map
+# the numbers of maps.table, maps.lpm_trie, maps.circular, maps.bloom_filter, maps.ringbuf that differ between maps inside one map
 _HEADERS: Final = {
     "lru": {
         "TABLE_ENTRIES": Loaded(32, 12), "N_BUCKETS": Loaded(32, 16), "BUCKETS_OFF": Loaded(64, 32), "ELEMS_OFF": Loaded(64, 40),
@@ -36,6 +36,7 @@ _HEADERS: Final = {
     },
     "trie": {"MAX_ENTRIES": Loaded(32, 16), "MAX_NODES": Loaded(32, 28)},
     "circular": {"SIZE": Loaded(32, 8)},
+    "ring": {"MASK": Loaded(64, 4112)},
     "bloom": {"SEED": Loaded(32, 0), "NR_HASHES": Loaded(32, 4), "BITSET_MASK": Loaded(32, 8)},
 }  # fmt: skip
 

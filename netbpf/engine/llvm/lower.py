@@ -187,8 +187,7 @@ class Lowerer:
         self.used_kernels: set[str] = set()  # modules of kernels that belong to no map
         self.walked: set[str] = set()  # tables, by the suffix of their functions, that bpf_for_each_map_elem goes through
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
-        # whether records may come from rings that are none of the program's own maps, or from a helper that Python runs
-        self.reserves_elsewhere = any(_holds_rings(m) for m in program.maps) or _calls_by_number(program)
+        self.reserves_elsewhere = _calls_by_number(program)  # whether records may come from a helper that Python runs
         self.start_of = {s.start: i for i, s in enumerate(self.subprogs)}
 
     def functions(self) -> str:
@@ -212,14 +211,6 @@ def program_subprogs(program: VerifiedProgram) -> tuple[Subprog, ...]:
     starts = [s for s in subprog_starts(program.insns) if s < len(program.insns)]
     ends = [*starts[1:], len(program.insns)]
     return tuple(Subprog(start, end, MAX_BPF_STACK) for start, end in zip(starts, ends, strict=True))
-
-
-def _holds_rings(m: Map) -> bool:
-    if m.spec.inner is None:
-        return False
-    from netbpf.engine.llvm.shape import RINGS
-
-    return m.spec.inner.map_type in RINGS
 
 
 def _calls_by_number(program: VerifiedProgram) -> bool:

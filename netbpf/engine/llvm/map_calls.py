@@ -62,10 +62,15 @@ def _inner_map(s: SubprogLowerer, outer_index: int, kinds: Set[int]) -> MapRef |
     outer: Any = s.owner.program.maps[outer_index] if outer_index >= 0 else None
     if outer is None or outer.spec.inner.map_type not in kinds:
         return None
-    s.owner.used_inner.add(outer_index)
     base = s.f.op(f"inttoptr i64 {s.get(1)} to ptr")
     if outer.spec.inner.map_type not in ARRAYS:
         base = s.f.op(f"load ptr, ptr {s.f.gep(base, ADDRESS_AT)}, align 8")
+    return _inner_at(s, outer_index, base)
+
+
+def _inner_at(s: SubprogLowerer, outer_index: int, base: str) -> MapRef:
+    s.owner.used_inner.add(outer_index)
+    outer: Any = s.owner.program.maps[outer_index]
     return MapRef(inner_suffix(outer_index), base, outer.spec.inner, outer.n_cpus, -1)
 
 
@@ -253,12 +258,17 @@ def _ring_end(discard: int) -> Callable[[SubprogLowerer, int], bool]:
 
 
 def ends_records(s: SubprogLowerer) -> bool:
-    """Whether the records of this program are those of its own rings, reserved in native code."""
-    return bool(_rings(s)) and not s.owner.checked and not s.owner.reserves_elsewhere
+    """Whether the records of this program are reserved in native code."""
+    return bool(_rings(s) or _outers_of_rings(s)) and not s.owner.checked and not s.owner.reserves_elsewhere
 
 
 def _rings(s: SubprogLowerer) -> list[int]:
     return [i for i, m in enumerate(s.owner.program.maps) if m.spec.map_type in RINGS]
+
+
+def _outers_of_rings(s: SubprogLowerer) -> list[int]:
+    """The maps of maps with rings in them."""
+    return [i for i, m in enumerate(s.owner.program.maps) if m.spec.inner is not None and m.spec.inner.map_type in RINGS]
 
 
 def end_record(s: SubprogLowerer, sample: str, discard: int) -> None:
@@ -276,6 +286,8 @@ def end_record(s: SubprogLowerer, sample: str, discard: int) -> None:
         map_kernel(s, "commit", own_map(s, index), sample, str(discard))
         f.br(done)
         f.label(other)
+    for outer_index in _outers_of_rings(s)[:1]:  # the code of one serves the rings inside any
+        map_kernel(s, "commit", _inner_at(s, outer_index, f.op(f"inttoptr i64 {base} to ptr")), sample, str(discard))
     f.br(done)
     f.label(done)
 
