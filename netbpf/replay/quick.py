@@ -42,7 +42,7 @@ ROOMS = ("abi", "engine", "isa", "packet", "replay", "sources", "verifier")
 TOLD = frozenset({"command", "captures", "prog", "filter", "view", "optimize", "quiet", "dump", "interval", "seed"})
 """Options that may be anything: an interval has no line where no map counts, and no map is dumped."""
 
-USUAL = frozenset({("backend", "sim"), ("jobs", 1)})
+USUAL = (("backend", "sim"), ("jobs", 1))
 """What options say that were not given, where that is something."""
 
 # words of tcpdump's expressions that mean the same whenever they are compiled: names of hosts, networks and services do not

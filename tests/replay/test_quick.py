@@ -108,3 +108,12 @@ def test_what_is_wrong_with_an_expression_is_told_as_ever(expression: list[str],
         assert run.stderr.startswith("netbpf: <expression>: ")
     else:
         assert run.returncode == 0
+
+
+def test_every_option_may_be_given(tmp_path: Path) -> None:
+    """An option whose value is a list is one that a quick start does not know."""
+    program = tmp_path / "p.s"
+    program.write_text("r0 = 60\nexit\n")
+    for options in (["--kconfig", "CONFIG_HZ=250"], ["--interval", "2"], ["--seed", "7"]):
+        run = replay(PCAPS / "runts.pcap", "--prog", str(program), *options, cache_home=tmp_path)
+        assert (run.returncode, run.stderr) == (0, ""), options
