@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.engines import CHECKED, INTERP, NATIVE, Outcome, map_bytes, new_env, with_functions
+from support.engines import (
+    CHECKED,
+    INTERP,
+    NATIVE,
+    Outcome,
+    map_bytes,
+    new_env,
+    proved_program,
+    random_chain,
+    run_loaded,
+    with_functions,
+)
 from support.running import TCP_FRAME, loopback_skb, unproved
 
 from netbpf.engine.interp.engine import InterpEngine
@@ -18,6 +31,8 @@ from netbpf.host.sim.host import SimHost
 from netbpf.isa.instruction import Instruction as I
 from netbpf.maps.create import create
 from netbpf.maps.spec import MapSpec
+from netbpf.packet.batch import PacketBatch
+from netbpf.packet.record import Record
 from netbpf.sources.asm import parse
 
 HEAD = """
@@ -104,10 +119,13 @@ class Running:
         self.process.close(self.fds.other_fds.pop(name))
 
 
-def same(source: str, play: Callable[[Running], None] = lambda r: None, runs: int = 2) -> list[Outcome]:
+ENGINES: Any = (INTERP, NATIVE, CHECKED)
+
+
+def same(source: str, play: Callable[[Running], None] = lambda r: None, runs: int = 2, engines: Any = ENGINES) -> list[Outcome]:
     """Both engines over ``runs`` packets, with ``play`` after each; what they gave."""
     found = []
-    for engine in (INTERP, NATIVE, CHECKED):
+    for engine in engines:
         running = Running(engine, source)
         outcomes = []
         for _ in range(runs):
@@ -119,7 +137,7 @@ def same(source: str, play: Callable[[Running], None] = lambda r: None, runs: in
     return found[0]
 
 
-@pytest.mark.parametrize("index", [0, 1, 3, 4, -1, 1 << 20])
+@pytest.mark.parametrize("index", [0, 3, 4, -1])
 def test_a_slot_that_holds_nothing_or_is_none_falls_through(index: int) -> None:
     (first, _) = same(text(step(1, index), leaf=LEAF))
     assert first.r0 == (10 if index == 0 else 1)
@@ -171,27 +189,35 @@ def test_user_space_changes_the_array_between_packets() -> None:
     assert len({o.maps[0] for o in outcomes}) >= 5
 
 
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_cache")
 def test_many_programs_come_and_go() -> None:
     """More than the table has rows, ids that fall on the same row, and none that is still called forgotten."""
     steps = iter(range(3 * 60))
 
     def play(r: Running) -> None:
         n = next(steps) % 60
-        r.load(f"p{n}", step(n, 1 + n % 3))
+        r.load(f"p{n}", step(2, 1 + n % 3))
         r.put(0, f"p{n}")
         r.unload(f"p{n}")
 
-    same(text(step(1, 0), leaf=LEAF, keep=step(5, 3)), play, runs=60)
+    engines = (INTERP, NativeEngine(), NativeEngine(checked=True))
+    same(text(step(1, 0), leaf=LEAF, keep=step(5, 3)), play, 60, engines)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_programs_that_no_array_holds_are_forgotten() -> None:
-    running = Running(NATIVE, text(step(1, 0), leaf=LEAF))
-    for n in range(100):
-        running.load("next", step(n, 1))
+    running = Running(NativeEngine(), text(step(1, 0), leaf=LEAF))
+    for _ in range(60):
+        running.load("next", step(3, 1))
         running.put(0, "next")
         running.unload("next")
         running.run()
-    assert len(running.loaded._targets.members) < 50
+    assert len(running.loaded._targets.members) < 25
 
 
 SUBPROGRAM = """
@@ -317,16 +343,24 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("what", FAULTS)
-@pytest.mark.parametrize("hops", [0, 2])
-def test_a_fault_behind_tail_calls_is_told_as_the_interpreter_tells_it(what: str, hops: int) -> None:
+def test_a_fault_behind_tail_calls_is_told_as_the_interpreter_tells_it(what: str) -> None:
     told = []
     for engine in (InterpEngine(insn_limit=100_000), NATIVE):
-        loaded = engine.load(_faulty(FAULTS[what], hops), new_env())
+        loaded = engine.load(_faulty(FAULTS[what], 2), new_env())
         for _ in range(2):
             with pytest.raises(EngineFault) as raised:
                 loaded.run_one(loopback_skb(TCP_FRAME))
             told.append((raised.value.pc, raised.value.insn_text))
     assert len(set(told)) == 1
+
+
+def test_a_fault_behind_a_tail_call_ends_a_batch() -> None:
+    loaded = NATIVE.load(_faulty(FAULTS["a store through nothing"], 1), new_env())
+    batch = PacketBatch.from_records([Record(n, n, 60, bytes(60)) for n in range(1, 4)])
+    for _ in range(2):
+        with pytest.raises(EngineFault, match="a NULL pointer") as raised:
+            loaded.run(batch)
+        assert raised.value.pc == 1
 
 
 def test_a_fault_in_a_cycle_names_the_program_that_failed() -> None:
@@ -340,7 +374,6 @@ def test_a_fault_in_a_cycle_names_the_program_that_failed() -> None:
         def jump(index: int) -> tuple[I, ...]:
             return (I(0xBF, 1, 6), I(0x18, 2, 5), I(0), I(0xB7, 3, imm=index), I(0x85, imm=12), I(0x95))
 
-        failing = (*value, I(0x25, 8, off=4, imm=3), I(0x85, 0, 1, imm=1), I(0x95), *jump(1), I(0x79, 0, 10, 64), I(0x95))
         failing = (*value, I(0xA5, 8, off=2, imm=3), I(0x79, 0, 10, 64), I(0x95), I(0x85, 0, 1, imm=1), I(0x95), *jump(1))
         other = (I(0xBF, 6, 1), I(0x85, 0, 1, imm=1), I(0x95), *jump(0))
         programs.put(bytes(4), unproved(failing, maps, prog_id=2))
@@ -359,6 +392,19 @@ def test_an_array_holds_loaded_programs_only() -> None:
         programs.put(bytes(4), unproved((I(0xB7, 0), I(0x95))))
 
 
+# --- any programs ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("seed", range(4))
+def test_random_programs_that_reach_each_other(seed: int) -> None:
+    """As scripts/engine_fuzz.py --chains has them, which tries more; the array changes between packets."""
+    rng, engine = random.Random(seed), (NATIVE, CHECKED)[seed % 2]
+    record = random_chain(rng)
+    skbs = [loopback_skb(rng.randbytes(64)) for _ in range(20)]
+    programs = [proved_program(record) for _ in range(2)]
+    assert None not in programs
+    want, got = (run_loaded(e.load, p, skbs) for e, p in zip((INTERP, engine), programs, strict=True) if p is not None)
+    assert got == want
+
+
 # --- no Python on the way -----------------------------------------------------------------------------------------------------
 def test_python_is_asked_once_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
@@ -373,8 +419,8 @@ def test_python_is_asked_once_a_program(monkeypatch: pytest.MonkeyPatch) -> None
     assert asked == [0, 1]
 
 
-def test_the_second_start_compiles_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+@pytest.mark.usefixtures("own_cache")
+def test_the_second_start_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     source = text(step(1, 0), a=step(2, 1), b=LEAF)
     first = Running(NativeEngine(), source).run()
 
