@@ -147,8 +147,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--jobs {args.jobs}: a number of cores is at least 1")
     if args.shard and args.jobs < 2:
         raise UsageError(f"--shard {args.shard} shares packets out among cores: say how many with --jobs N, at least 2")
-    if not args.interval >= 1e-6:
-        raise UsageError(f"--interval {args.interval}: at least 0.000001 seconds")
+    if not 1e-6 <= args.interval <= 1e9:
+        raise UsageError(f"--interval {args.interval}: from 0.000001 to 1000000000 seconds")
     if args.coverage and (args.engine == "native" or args.backend != "sim"):
         raise UsageError("--coverage counts in the interpreter: leave out --engine native and --backend")
     if args.captures.count("-") > 1:

@@ -150,6 +150,7 @@ def test_damage_in_one_capture_does_not_lose_the_next(capsys: pytest.CaptureFixt
         ([SESSION], 64, "--prog"),
         ([SESSION, "--prog", COUNTING, "-c", "0"], 64, "-c 0"),
         ([SESSION, "--prog", COUNTING, "--interval", "0"], 64, "--interval"),
+        ([SESSION, "--prog", COUNTING, "--interval", "1e300"], 64, "--interval"),
         ([SESSION, "--prog", COUNTING, "--engine", "warp"], 64, "warp"),
         (["-", "-", "--prog", COUNTING], 64, "stdin"),
         (["/nonexistent.pcap", "--prog", COUNTING], 74, "/nonexistent.pcap"),
