@@ -289,10 +289,31 @@ def _operate(w: Writer, target: Target) -> None:
         _pushed(w, target)
 
 
+def _number(w: Writer) -> None:
+    """Text at VALUE_AT, with digits of the packet's choice, as a number."""
+    first = w.rng.choice(("-", " ", "0", "7", "x"))
+    w.put(f"""
+        r1 = r8
+        r1 &= 7
+        r1 += {w.rng.choice((48, 52, 95))}
+        *(u8 *)(r10 - {-VALUE_AT}) = {ord(first)}
+        *(u8 *)(r10 - {-VALUE_AT - 1}) = r1
+        *(u8 *)(r10 - {-VALUE_AT - 2}) = {w.rng.choice((48, 57, 102, 120, 10))}
+        r1 = r10
+        r1 += {VALUE_AT}
+        r2 = {w.rng.choice((1, 2, 8, 32))}
+        r3 = {w.rng.choice((0, 0, 8, 10, 16))}
+        r4 = r10
+        r4 += -192
+        call bpf_{w.rng.choice(("strtol", "strtoul"))}
+    """)
+    w.put(f"{FOLD}\nr0 = *(u64 *)(r10 - 192)\n{FOLD}")
+
+
 def put_operation(w: Writer) -> None:
     """A helper, or something done to one of the maps."""
     if w.rng.random() < 0.25:
-        _plain(w)
+        w.rng.choice((_plain, _plain, _plain, _number))(w)
     else:
         _on_map(w, w.rng.randrange(len(w.maps)))
 

@@ -19,7 +19,7 @@ from netbpf.engine.llvm.fetch import FETCHERS
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.loop import Loop
 from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
-from netbpf.engine.llvm.map_calls import native_map
+from netbpf.engine.llvm.map_refs import native_map
 from netbpf.engine.llvm.maps import table_prefetches
 from netbpf.engine.llvm.shape import LRU_TABLES, TABLES
 from netbpf.isa.instruction import Instruction

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netbpf.engine.llvm.lower import BPF_MAX_LOOPS
-from netbpf.engine.llvm.map_calls import MapRef, cpu_operand, native_map
+from netbpf.engine.llvm.map_refs import MapRef, cpu_operand, native_map
 from netbpf.engine.llvm.shape import ARRAYS, LRU_TABLES, PER_CPU, TABLES
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from netbpf.engine.llvm.lower import FUNC_TAG
 from netbpf.engine.llvm.map_calls import MAP_CALLS
 from netbpf.engine.llvm.memory_calls import MEMORY_CALLS
 from netbpf.engine.llvm.packet_calls import PACKET_CALLS
+from netbpf.engine.llvm.ring_calls import RING_CALLS
 from netbpf.engine.llvm.tail_calls import emit_tail_call
 from netbpf.env import JIFFY_NS
 
@@ -131,6 +132,7 @@ def _id(name: str) -> int:
 
 NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
     **{_id(name): body for name, body in MAP_CALLS.items()},
+    **{_id(name): body for name, body in RING_CALLS.items()},
     **{_id(name): body for name, body in CALLBACKS.items()},
     **{_id(name): body for name, body in MEMORY_CALLS.items()},
     **{_id(name): body for name, body in PACKET_CALLS.items()},

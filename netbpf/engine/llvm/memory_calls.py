@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from netbpf.engine.interp.helpers.dynptrs import DYNPTR, DYNPTR_MAX_SIZE
 from netbpf.engine.llvm.checks import READ, WRITE
-from netbpf.engine.llvm.map_calls import bytes_of, end_record, ends_records, map_kernel, ring_of, room
+from netbpf.engine.llvm.map_refs import bytes_of, map_kernel, room
+from netbpf.engine.llvm.ring_calls import end_record, ends_records, ring_of
 
 if TYPE_CHECKING:
     from netbpf.engine.llvm.lower import SubprogLowerer
