@@ -307,13 +307,16 @@ def test_a_target_that_runs_checked_may_read_the_packets_socket() -> None:
     assert all(o.r0 == 2 and o.trace for o in outcomes)
 
 
-def test_the_other_program_goes_on_in_the_same_frame() -> None:
-    """As on the kernel, a privileged program that reads what it has not written finds what the first left there."""
+@pytest.mark.parametrize("checked_leaf", [False, True])
+@pytest.mark.parametrize(("slot", "found"), [(8, 82), (400, 83)])
+def test_the_other_program_goes_on_in_the_same_frame(slot: int, found: int, checked_leaf: bool) -> None:
+    """As on the kernel, a privileged program that reads what it has not written finds what the others left there, else zero."""
     over = "    r0 = 0\n    exit\n"
     main = "    r6 = r1\n    *(u64 *)(r10 - 16) = 77\n    *(u64 *)(r10 - 256) = 5\n" + JUMP.format(index=0) + over
-    leaf = "    r0 = *(u64 *)(r10 - 16)\n    r1 = *(u64 *)(r10 - 256)\n    r0 += r1\n    exit\n"
-    between = "    r6 = r1\n    *(u64 *)(r10 - 8) = 1\n" + JUMP.format(index=1) + over
-    assert [o.r0 for o in same(text(main, between=between, leaf=leaf))] == [82, 82]
+    between = f"    r6 = r1\n    *(u64 *)(r10 - {slot}) = 1\n" + JUMP.format(index=1) + over
+    reads = "".join(f"    r1 = *(u64 *)(r10 - {at})\n    r9 += r1\n" for at in (16, 256, 400, 504))
+    leaf = f"    r9 = 0\n{reads}{SAY if checked_leaf else ''}    r0 = r9\n    exit\n"
+    assert [o.r0 for o in same(text(main, between=between, leaf=leaf))] == [found, found]
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ def _layout(names: str) -> dict[str, int]:
 # bits, all ones for any. meta: of the packet at hand, at first the defaults. maps: address of the table of map base addresses.
 # r1..r5: of a call back into Python; fault: 1 when it failed and the run must end, culprit: address of the Args of the program
 # that failed. tail_calls: how many found a program for this packet; targets: address of the table of programs that they found
-# (``targets``), target_mask: its rows less one; frame: the stack that a program reached by one goes on with. subprog: which one
-# @enter runs. skb_*: the packet of a call back, or of the variants "one" and "tail".
+# (``targets``), target_mask: its rows less one; frame: the stack that a program reached by one goes on with, of which the upper
+# frame_bytes are cleared or written. subprog: which one @enter runs. skb_*: the packet of a call back, or of the variants "one"
+# and "tail".
 # shard, shards: run the packets whose flow modulo shards is shard, pass over the rest, in number skipped; link, typed: of
 # the link header, as kernels.flow takes them.
 # handles: address of the table of what registers hold that name a map. The rest serves ``checks``.
@@ -34,7 +35,7 @@ ARGS: Final = _layout(
     "snaplen max_caplen ts_scale layouts n_layouts first_interface "
     "out out_size out_used out_packets out_interface out_mark "
     "scratch meta maps device_mac ifindex now_ns rng_state cpu_id "
-    "callback fault culprit tail_calls targets target_mask frame subprog r1 r2 r3 r4 r5 skb_pkt skb_len skb_cap "
+    "callback fault culprit tail_calls targets target_mask frame frame_bytes subprog r1 r2 r3 r4 r5 skb_pkt skb_len skb_cap "
     "handles regions n_regions depth budget call_pc fault_kind fault_pc fault_address fault_size fault_access "
     "shard shards link typed skipped"
 )

@@ -30,7 +30,6 @@ from netbpf.engine.llvm.ir import Function, signed_text
 from netbpf.ints import round_up
 from netbpf.isa.cfg import insn_starts, jump_target, subprog_starts
 from netbpf.isa.encoding import encoding_problem
-from netbpf.isa.funcs import BPF_FUNC_tail_call
 from netbpf.isa.instruction import Instruction, Program, imm64
 from netbpf.isa.opcodes import (
     BPF_ABS,
@@ -231,7 +230,7 @@ class SubprogLowerer:
             entry = (None, Known("ctx", 0), *ENTRY[2:])
         self.states: dict[int, Regs] = analyse(self.insns, self.subprog.start, self.subprog.end, entry, self._ends)
         self.f = Function(self._head())
-        self.falls = False
+        self.frame_bytes = ""  # of the frame, what is cleared or written
 
     # --- frame -----------------------------------------------------------------------------------------------------
     def _head(self) -> str:
@@ -246,7 +245,7 @@ class SubprogLowerer:
             f.lines.append(f"  %r{r} = alloca i64")
         f.lines.append("  %goto_budget = alloca i64")
         if self.is_main and self.owner.goes_on:
-            f.lines.append(f"  %stack = load ptr, ptr {f.gep('%a', ARGS['frame'])}, align 8")
+            self._passed_stack()
         else:
             self._fresh_stack()
         f.lines.append("  %fp = getelementptr i8, ptr %stack, i64 512")
@@ -264,16 +263,29 @@ class SubprogLowerer:
 
     def _fresh_stack(self) -> None:
         """A frame of zeroes, as in the interpreter: the privileged may read stack that was never written."""
-        f, whole = self.f, self.owner.checked or self._tail_calls()
-        depth = MAX_BPF_STACK if whole else max(8, round_up(self.subprog.stack_depth, 8))
-        f.lines.append("  %stack = alloca [512 x i8], align 16")
-        low = f.gep("%stack", 512 - depth)
-        f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {low}, i8 0, i64 {depth}, i1 false)")
+        self.f.lines.append("  %stack = alloca [512 x i8], align 16")
+        self.frame_bytes = str(self._depth())
+        self._clear_stack(self.frame_bytes)
 
-    def _tail_calls(self) -> bool:
-        """Whether another program may go on in this frame."""
-        insns = self.insns[self.subprog.start : self.subprog.end]
-        return any(i.code == BPF_JMP | BPF_CALL and not i.src and i.imm == BPF_FUNC_tail_call for i in insns)
+    def _passed_stack(self) -> None:
+        """The frame of the program that made the tail call; more of it is cleared where this one uses more."""
+        f, depth = self.f, self._depth()
+        f.lines.append(f"  %stack = load ptr, ptr {f.gep('%a', ARGS['frame'])}, align 8")
+        passed = f.load(64, f.gep("%a", ARGS["frame_bytes"]), 8)
+        fits, more, on = f.test("ule", depth, passed), f.fresh_label("more"), f.fresh_label("on")
+        self.frame_bytes = f.select(fits, 64, passed, str(depth))
+        f.cond(fits, on, more)
+        f.label(more)
+        self._clear_stack(f.math("sub", depth, passed))
+        f.label(on)
+
+    def _clear_stack(self, size: str) -> None:
+        """The ``size`` lowest bytes of what this subprogram uses."""
+        low = self.f.gep("%stack", MAX_BPF_STACK - self._depth())
+        self.f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {low}, i8 0, i64 {size}, i1 false)")
+
+    def _depth(self) -> int:
+        return MAX_BPF_STACK if self.owner.checked else max(8, round_up(self.subprog.stack_depth, 8))
 
     def leave(self, value: str) -> None:
         """Leave the subprogram."""

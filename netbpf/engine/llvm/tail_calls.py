@@ -34,7 +34,6 @@ def emit_tail_call(s: SubprogLowerer, pc: int) -> bool:
     _go_on(s, f.test("ne", prog_id, 0), still)
     row = _row(s, pc, prog_id, again)
     s.leave(_run(s, row, f.math("add", made, 1)))
-    f.open = False
     f.label(still)
     return True
 
@@ -74,7 +73,7 @@ def _array(s: SubprogLowerer, pc: int) -> tuple[str, str]:
 
 
 def _find(s: SubprogLowerer, pc: int) -> None:
-    """Have Python find the program that R2 and R3 name, and put it into the table."""
+    """Have Python find the program that R2 and R3 name, and put it into the table; R0 stays."""
     from netbpf.engine.llvm.helpers import call_back
 
     r0 = s.get(0)
@@ -105,6 +104,7 @@ def _run(s: SubprogLowerer, row: str, made: str) -> str:
     told |= {f"skb_{name}": f"%{name}" for name in ("len", "cap")}
     at = {"meta": "%meta", "skb_pkt": "%pkt", "frame": "%stack"}
     told |= {name: f.op(f"ptrtoint ptr {place} to i64") for name, place in at.items()}
+    told["frame_bytes"] = s.frame_bytes
     # the other program goes on in this frame, which checked code has counted
     told |= {"tail_calls": made, "fault": "0", "depth": f.math("sub", depth, 1) if s.owner.checked else depth}
     for name, value in told.items():
