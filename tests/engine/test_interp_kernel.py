@@ -97,6 +97,17 @@ def test_tail_calls_in_functions_nest_as_deep_as_there_may_be_calls() -> None:
         assert ours == theirs == 1034
 
 
+@pytest.mark.parametrize("kind", [2, PROG_ARRAY])
+@pytest.mark.parametrize("entries", [1, 3, 8])
+@pytest.mark.parametrize("at", [64, 68, 72, 76, 296, 300])
+def test_what_a_pointer_to_an_array_points_to(kind: int, entries: int, at: int) -> None:
+    """Sizes of struct bpf_map; of struct bpf_array, which is larger, the size of an element and the mask of indexes."""
+    spec = MapSpec(kind, 4, 4 if kind == PROG_ARRAY else 12, entries)
+    with Both(lambda refs: [*refs.map(1, 0), I(0x61, 0, 1, at), I(0x95)], [spec]) as both:
+        theirs, ours = both.run()
+        assert ours == theirs
+
+
 def each_code(refs: Refs) -> list[I]:
     """bpf_for_each_map_elem over map 0; the callback appends its key to map 1's value and deletes every key that is odd."""
     callback = [

@@ -10,8 +10,11 @@ import pytest
 from support.engines import CHECKED, INTERP, NATIVE, run_loaded
 from support.programs_of import loaded_program
 
+from netbpf.abi.map_structs import STRUCT_OF_MAP, STRUCTS
 from netbpf.env import SteppedEnv
+from netbpf.errors import ProgramRejected
 from netbpf.maps.create import create
+from netbpf.maps.handle import MAP_STRUCT_BYTES
 from netbpf.maps.perf_buffer import PerfBuffer
 from netbpf.packet.skbuff import SkBuff
 
@@ -330,3 +333,24 @@ def test_an_array_refuses_flags_in_the_kernels_order(index: int, flags: int) -> 
     skb = SkBuff(head=bytes(20), len=20)
     want, got = (run_loaded(engine.load, loaded_program(text), [skb]) for engine in (INTERP, NATIVE))
     assert got == want
+
+
+# --- map pointers -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("at", [64, 76, 256, 300])
+@pytest.mark.parametrize("kind", ["array key=4 value=8", "hash key=4 value=8", "prog_array key=4 value=4"])
+def test_what_a_kind_keeps_in_and_behind_struct_bpf_map_may_be_read(kind: str, at: int) -> None:
+    text = f".map m {kind} entries=2\nr1 = map[m]\nr0 = *(u8 *)(r1 + {at})\nexit\n"
+    try:
+        programs = [loaded_program(text) for _ in range(3)]
+    except ProgramRejected:
+        assert at == 300, "a table has pointers there"
+        return
+    skbs, engines = [SkBuff(bytes(60), 60)], (INTERP, NATIVE, CHECKED)
+    want, *others = (run_loaded(e.load, p, skbs) for e, p in zip(engines, programs, strict=True))
+    assert isinstance(want[0].r0, int)
+    assert others == [want, want]
+
+
+def test_what_a_map_pointer_points_to_is_as_long_as_the_verifier_allows() -> None:
+    sizes = {name: int(size) for _, name, size in (line.split() for line in STRUCTS.splitlines() if not line.startswith(" "))}
+    assert max(sizes[name] for name in STRUCT_OF_MAP.values()) == MAP_STRUCT_BYTES
