@@ -57,9 +57,10 @@ def check_classic(insns: ClassicProgram) -> None:
 
 
 def check_savefile(insns: ClassicProgram) -> None:
-    """What libpcap's interpreter demands of a filter on a savefile: as the kernel, but ``ja`` may go backwards, ancillary
-    offsets are plain ones and scratch memory starts as zeros. Raises ProgramRejected(EINVAL)."""
-    _check_length(insns)
+    """What libpcap's validator (of 1.11) demands of a filter on a savefile: as the kernel, but a filter may be longer, ``ja`` may
+    go backwards, ancillary offsets are plain ones and scratch memory starts as zeros. Raises ProgramRejected(EINVAL)."""
+    if not insns:
+        raise ProgramRejected(errno.EINVAL, "a classic filter has at least 1 instruction\n")
     for pc, insn in enumerate(insns):
         _check_savefile_insn(insn, pc, len(insns))
     if insns[-1].code not in _RETURNS:
@@ -68,9 +69,10 @@ def check_savefile(insns: ClassicProgram) -> None:
 
 def _check_savefile_insn(insn: SockFilter, pc: int, count: int) -> None:
     if insn.code == BPF_JMP | BPF_JA:
-        if not 0 <= pc + 1 + s32(insn.k) < count:
-            raise _refuse(pc, f"jump to insn {pc + 1 + s32(insn.k)}, outside the filter")
-    elif not (is_abs_load(insn.code) or insn.code in _SHIFTS):
+        target = pc + 1 + s32(insn.k)
+        if target == pc or not 0 <= target < count:
+            raise _refuse(pc, f"jump to insn {target}, {'itself' if target == pc else 'outside the filter'}")
+    elif not is_abs_load(insn.code):
         _check_insn(insn, pc, count)
 
 

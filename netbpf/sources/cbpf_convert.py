@@ -144,7 +144,7 @@ class _Savefile(_Kernel):
 
     def _shift(self, insn: SockFilter) -> list[_Item]:
         if op.bpf_src(insn.code) == op.BPF_K:
-            return _alu(insn._replace(k=insn.k & 31))  # as the processor shifts, which libpcap leaves it to
+            return _alu(insn)
         return [*_alu(insn), b.BPF_JMP32_IMM(op.BPF_JLT, X, 32, 1), b.BPF_MOV32_IMM(A, 0)]
 
 

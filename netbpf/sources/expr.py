@@ -138,6 +138,8 @@ def compile_expression(
         raise UsageError(f"a link type is a number from 0 to 65535, not {linktype!r}")
     opened = savefile_handle(linktype, snaplen) if savefile else dead_handle(DLT_OF_LINKTYPE.get(linktype, linktype), snaplen)
     with opened as handle:
+        if not savefile:  # libpcap from 1.11 on takes `inbound` and `ifindex` for sockets only
+            allow_linux_extensions(handle, _SPECIAL_BASIC_HANDLING)
         return compile_on(handle, text, optimize=optimize, netmask=netmask)
 
 
@@ -182,25 +184,29 @@ class _PcapTail(ctypes.Structure):
     ]
 
 
-def allow_linux_extensions(handle: Any) -> bool:
-    """Let libpcap compile for a handle as for a live packet socket, whose ancillary data says of VLAN tags and devices.
+def allow_linux_extensions(handle: Any, which: int = _SPECIAL_VLAN_HANDLING | _SPECIAL_BASIC_HANDLING) -> bool:
+    """Let libpcap compile for a handle as for a live packet socket, whose ancillary data tells of VLAN tags and devices.
 
-    libpcap does so for handles of devices only, which need privileges; its own filtertest sets the flag behind its back, as is
-    done here. False where a trial does not show the flag where it is looked for.
+    libpcap does so for handles of devices only, which need privileges; its own filtertest sets the flags behind its back, as is
+    done here. False where a trial does not show the flags where they are looked for.
     """
+    return _knows_codegen_flags() and _set_codegen_flags(handle, which)
+
+
+@cache
+def _knows_codegen_flags() -> bool:
     with dead_handle(DLT_EN10MB) as trial:
-        if not _set_codegen_flags(trial) or all(ancillary(i) is None for i in compile_on(trial, "vlan")):
-            return False
-    return _set_codegen_flags(handle)
+        is_set = _set_codegen_flags(trial, _SPECIAL_VLAN_HANDLING)
+        return is_set and any(ancillary(i) is not None for i in compile_on(trial, "vlan"))
 
 
-def _set_codegen_flags(handle: int) -> bool:
+def _set_codegen_flags(handle: int, which: int) -> bool:
     """Whether the place looked as it should in a handle that waits for nothing."""
     errbuf = ctypes.cast(_libpcap().pcap_geterr, ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p))(handle)
     tail = _PcapTail.from_address(errbuf - ctypes.sizeof(_PcapTail))
     if tail.bpf_codegen_flags & ~_OFFLINE_AF or tail.required_select_timeout or tail.fcode.bf_len:
         return False
-    tail.bpf_codegen_flags |= _SPECIAL_VLAN_HANDLING | _SPECIAL_BASIC_HANDLING
+    tail.bpf_codegen_flags |= which
     return True
 
 

@@ -257,9 +257,16 @@ def test_a_savefiles_filter_may_do_more() -> None:
     with pytest.raises(ProgramRejected, match="no 'ret'"):
         check_savefile(backwards)
     check_savefile((*backwards, BPF_STMT(6, 0)))
-    check_savefile((BPF_STMT(0x60, 3), BPF_STMT(0x20, -4000), BPF_STMT(0x74, 40), BPF_STMT(6, 0)))
+    check_savefile((BPF_STMT(0x60, 3), BPF_STMT(0x20, -4000), BPF_STMT(0x74, 31), BPF_STMT(6, 0)))
+    check_savefile((BPF_STMT(6, 0),) * 5000)
     with pytest.raises(ProgramRejected, match="jump to insn -1"):
         check_savefile((BPF_STMT(0x05, -2), BPF_STMT(6, 0)))
+    with pytest.raises(ProgramRejected, match="jump to insn 0, itself"):
+        check_savefile((BPF_STMT(0x05, -1), BPF_STMT(6, 0)))
+    with pytest.raises(ProgramRejected, match="a shift by 32 bits"):
+        check_savefile((BPF_STMT(0x74, 32), BPF_STMT(6, 0)))
+    with pytest.raises(ProgramRejected, match="at least 1 instruction"):
+        check_savefile(())
 
 
 # --- translating --------------------------------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ def random_filter(rng: random.Random) -> ClassicProgram:
         code = 4 if code in (0x06, 0x16) else code
         k = rng.choice(KS) if rng.random() < 0.6 else rng.randrange(64)
         k = rng.randrange(16) if code in (0x02, 0x03, 0x60, 0x61) else rng.randrange(min(left, 5)) if code == 0x05 else k
+        k = k % 32 if code in (0x64, 0x74) else k  # libpcap takes longer shifts up to 1.10
         jt, jf = (rng.randrange(min(left, 4) + 1) for _ in range(2))
         body.append(SockFilter(code, jt, jf, k) if code in CONDITIONAL_JUMPS else BPF_STMT(code, k))
     return (*(BPF_STMT(0x02, i) for i in range(16)), *body, BPF_STMT(0x16, 0))
