@@ -240,7 +240,8 @@ def main() -> int:
     c = fuzz.counts
     print(f"seed {a.seed}: {c['pairs']} program-input pairs of {c['programs']} programs in {seconds:.0f} s; {dict(c)}")
     for what, record in fuzz.differences[:20]:
-        print(f"  {what}: {record.get('text') or record.get('group') or record['insns']} {record.get('map_relocs')}")
+        told = record.get("text") or record.get("insns") or f"{len(record['group'])} programs, which --keep keeps"
+        print(f"  {what}: {told} {record.get('map_relocs') or ''}")
     if a.keep:
         with open(a.keep, "a") as f:
             f.writelines(json.dumps(record | {"difference": what}) + "\n" for what, record in fuzz.differences)
