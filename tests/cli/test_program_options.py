@@ -49,7 +49,7 @@ def test_a_classic_file_is_read_in_the_view_asked_for(tmp_path: Path, capsys: py
     assert accepted(capsys, VLAN, "--prog", str(filter_file)) == 0
     assert accepted(capsys, VLAN, "--prog", str(filter_file), "--view", "file") > 0
     loop = tmp_path / "loop.ddd"
-    loop.write_text("2\n5 0 0 4294967295\n6 0 0 1\n")  # ja -1: libpcap's interpreter takes it, the kernel does not
+    loop.write_text("4\n5 0 0 1\n6 0 0 1\n5 0 0 4294967294\n6 0 0 0\n")  # ja -2: libpcap takes it, the kernel does not
     assert run(capsys, "verify", str(loop))[0] == 65
     assert run(capsys, "verify", str(loop), "--view", "file")[0] == 0
 
