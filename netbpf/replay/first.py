@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from netbpf.engine.choose import native_obstacle
-from netbpf.engine.llvm.compiler import begin
 from netbpf.env import SteppedEnv
 from netbpf.errors import NetbpfError
 from netbpf.packet.capture import MAX_CAPLEN, InterfaceLayout, RecordLayout
@@ -24,7 +23,6 @@ def made(expression: str, *, use_cache: bool) -> tuple[Any, ...] | None:
     is wrong, or has more to do."""
     if native_obstacle():
         return None
-    begin()
     from netbpf.engine.llvm.engine import NativeEngine
 
     try:

@@ -166,6 +166,9 @@ def _made(words: list[str]) -> tuple[Any, ...] | None:
     option, *expression = words if use_cache else words[1:]
     if option != "--filter" or not expression or any(word.startswith("-") for word in expression):
         return None
+    from netbpf.engine.llvm.compiler import begin
+
+    begin()
     from netbpf.replay.first import made
 
     left = made(" ".join(expression), use_cache=use_cache)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import marshal
 import os
 from dataclasses import astuple
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from netbpf import __version__
 from netbpf.engine.llvm import cache
@@ -17,8 +17,10 @@ from netbpf.engine.llvm.digest import sha256
 from netbpf.isa.classic import ClassicProgram, encode_classic
 from netbpf.isa.instruction import decode, encode
 from netbpf.maps.spec import MapSpec
-from netbpf.maps.storage import MapBase
 from netbpf.program import InsnFacts, MapDecl, ProgramSpec, Subprog, VerifiedProgram
+
+if TYPE_CHECKING:
+    from netbpf.maps.storage import MapBase
 
 ELF_MAGIC: Final = b"\x7fELF"
 MAX_BYTES: Final = 1 << 20

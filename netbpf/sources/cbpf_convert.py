@@ -18,7 +18,6 @@ from typing import Final, NamedTuple, Protocol
 
 from netbpf.abi import classic as abi
 from netbpf.abi import net
-from netbpf.abi.context import SK_BUFF_FIELDS
 from netbpf.errors import ProgramRejected
 from netbpf.ints import S16_MAX, S16_MIN, s32
 from netbpf.isa import builders as b
@@ -34,7 +33,6 @@ CTX: Final = op.BPF_REG_6
 TMP: Final = op.BPF_REG_2
 FAR_OUTSIDE: Final = 1 << 30  # an offset in no packet; two such do not add up to a negative int
 
-_FIELD_OFF: Final = {field.name: field.off for field in SK_BUFF_FIELDS}
 _OPPOSITE: Final = {op.BPF_JEQ: op.BPF_JNE, op.BPF_JGT: op.BPF_JLE, op.BPF_JGE: op.BPF_JLT}
 
 
@@ -260,7 +258,10 @@ def _load_register(dst: int, mode: int, k: int) -> list[_Item]:
 
 
 def _context(field: str, dst: int = A) -> Instruction:
-    return b.BPF_LDX_MEM(op.BPF_W, dst, CTX, _FIELD_OFF[field])
+    from netbpf.abi.context import SK_BUFF_FIELDS  # most filters look at the packet alone
+
+    (off,) = (row.off for row in SK_BUFF_FIELDS if row.name == field)
+    return b.BPF_LDX_MEM(op.BPF_W, dst, CTX, off)
 
 
 def _field(name: str) -> Callable[[], list[_Item]]:

@@ -11,6 +11,23 @@ import sys
 from typing import Final, NamedTuple, NoReturn
 
 PIECE: Final = 1 << 16
+WARM_UP: Final = """
+define i64 @run(ptr %a) {
+  %room = alloca i64
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %0 ], [ %next, %loop ]
+  store i64 %i, ptr %room
+  %next = add i64 %i, 8
+  %at = getelementptr i8, ptr %a, i64 %next
+  %value = load i64, ptr %at
+  %more = icmp ult i64 %next, %value
+  br i1 %more, label %loop, label %done
+done:
+  %last = load i64, ptr %room
+  ret i64 %last
+}
+"""  # what is compiled first waits for LLVM's own pages: a loop for nothing, while the program is not there yet
 
 
 class _Waiting(NamedTuple):
@@ -54,6 +71,7 @@ def _serve(text: int, made: int) -> NoReturn:
         from netbpf.engine.llvm.compile import OPT_LEVEL, compile_object, target_machine
 
         target_machine(OPT_LEVEL)
+        compile_object(WARM_UP)
         module = _read(text)
         if module:
             _write(made, compile_object(module.decode()))

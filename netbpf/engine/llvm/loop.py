@@ -62,6 +62,8 @@ _TOTALS: Final = {
 
 def emit_loop(lowerer: Lowerer, variant: Variant) -> str:
     """The packet loop, and the one that runs ahead of it where that pays."""
+    if not lowerer.program.maps:
+        return Loop(lowerer, variant).text()
     from netbpf.engine.llvm.ahead import Ahead, worth_while
 
     tables = worth_while(lowerer, variant)

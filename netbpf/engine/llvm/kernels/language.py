@@ -19,7 +19,6 @@ import ast
 import importlib.util
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from netbpf.engine.llvm.ir import Function, signed_text
@@ -99,7 +98,8 @@ def _source(name: str) -> _Source:
     spec = importlib.util.find_spec(f"netbpf.engine.llvm.kernels.{name}")
     if spec is None or spec.origin is None:
         raise InternalError(f"no kernels are called {name}")
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    with open(spec.origin, encoding="utf-8") as f:
+        tree = ast.parse(f.read())
     functions, numbers = list[ast.FunctionDef](), dict[str, int]()
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and ".kernels." in node.module and "language" not in node.module:
