@@ -38,7 +38,8 @@ MADV_POPULATE_READ, MADV_DONTNEED = 22, 4
 NO_LIMIT, NEVER = 1 << 62, (1 << 64) - 1
 STATUS_END = 0
 MAX_PROGRAM_BYTES = 1 << 20
-ROOMS = ("abi", "engine", "isa", "packet", "replay", "sources", "verifier")
+ROOMS_OF_FILTERS = ("abi", "engine/llvm", "isa", "packet", "replay", "sources")
+FACTS_OF_FILTERS = "verifier/classic.py"  # the verifier itself is asked about other programs
 TOLD = frozenset({"command", "captures", "prog", "filter", "view", "optimize", "quiet", "dump", "interval", "seed"})
 """Options that may be anything: an interval has no line where no map counts, and no map is dumped."""
 
@@ -73,10 +74,14 @@ class _Madvise(_ctypes.CFuncPtr):
 
 
 # --- what is left behind -------------------------------------------------------------------------------------------------------
-def _sources() -> list[tuple[str, int, int]]:
-    """What tells one version of the rooms that a filter's code and counts come from from another."""
+def _sources(words: list[str]) -> list[tuple[str, int, int]]:
+    """What tells one version of the files that a program's code and counts come from from another."""
     root = os.path.dirname(os.path.dirname(__file__))
-    found, folders = [], [os.path.join(root, room) for room in ROOMS]
+    facts = os.path.join(root, FACTS_OF_FILTERS)
+    status = os.stat(facts)
+    found, folders = [(facts, status.st_size, status.st_mtime_ns)], [os.path.join(root, room) for room in ROOMS_OF_FILTERS]
+    if "--prog" in words:
+        folders.append(os.path.join(root, "verifier"))
     while folders:
         with os.scandir(folders.pop()) as entries:
             for e in entries:
@@ -125,7 +130,7 @@ def leave(args: argparse.Namespace, loaded: Any) -> None:
 def _leave(words: list[str], expression: list[str], left: tuple[Any, ...] | None) -> None:
     key = _key(words)
     if left is not None and key and _is_steady(expression):
-        cache.write_bytes(key, marshal.dumps((_sources(), _libraries(), *left)))
+        cache.write_bytes(key, marshal.dumps((_sources(words), _libraries(), *left)))
 
 
 def _libraries() -> list[tuple[str, int, int]]:
@@ -155,7 +160,7 @@ def _found(words: list[str]) -> tuple[Any, ...] | None:
     if data is None:
         return None
     sources, libraries, *rest = marshal.loads(data)
-    if sources != _sources() or any((os.stat(p).st_size, os.stat(p).st_mtime_ns) != (s, t) for p, s, t in libraries):
+    if sources != _sources(words) or any((os.stat(p).st_size, os.stat(p).st_mtime_ns) != (s, t) for p, s, t in libraries):
         return None
     return tuple(rest)
 

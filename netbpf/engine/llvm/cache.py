@@ -9,7 +9,6 @@ code depends on. An entry that is damaged, another user's, or open to others' wr
 from __future__ import annotations
 
 import os
-import struct
 
 from netbpf.engine.llvm.digest import sha256
 
@@ -38,7 +37,7 @@ def read(key: str) -> Entry | None:
     rest = read_bytes(key)
     if rest is None or len(rest) < 4:
         return None
-    (flags,) = struct.unpack_from("<I", rest)
+    flags = int.from_bytes(rest[:4], "little")
     return Entry(rest[4:], bool(flags & FLAG_CALLS_BACK), bool(flags & FLAG_CHECKED))
 
 
@@ -59,7 +58,7 @@ def read_bytes(key: str) -> bytes | None:
 def write(key: str, entry: Entry) -> None:
     """Keep an entry."""
     flags = FLAG_CALLS_BACK * entry.calls_back | FLAG_CHECKED * entry.is_checked
-    write_bytes(key, struct.pack("<I", flags) + entry.code)
+    write_bytes(key, flags.to_bytes(4, "little") + entry.code)
 
 
 def write_bytes(key: str, rest: bytes) -> None:
