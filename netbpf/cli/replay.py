@@ -195,7 +195,7 @@ class _Run:
 
         args = self.args
         options: dict[str, Any] = {
-            "interval_ns": round(args.interval * 1e9), "limit": args.count, "sink": self.report.add if self.report else None,
+            "interval_ns": self._interval_ns(), "limit": args.count, "sink": self.report.add if self.report else None,
             "output": self.output,
         }  # fmt: skip
         if args.jobs == 1:
@@ -208,6 +208,15 @@ class _Run:
         from netbpf.replay.parallel import ParallelReplay
 
         return ParallelReplay(self.session.loaded, self.session.maps, **options)
+
+    def _interval_ns(self) -> int:
+        """The interval asked for; a quiet run tells nobody of any, and is not held up by them."""
+        if self.args.quiet and not self.args.json and not self.report:
+            from netbpf.replay.intervals import ONE_INTERVAL_NS
+
+            return ONE_INTERVAL_NS
+        seconds: float = self.args.interval
+        return round(seconds * 1e9)
 
     def _capture(self, path: str, replay: Replay) -> None:
         """One capture; damage ends it and is told at the end, after all that was good."""

@@ -11,6 +11,7 @@ from typing import Final
 from netbpf.packet.capture import RecordLayout
 from netbpf.packet.pcapng import EPB, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, OPB, SPB
 
+NEAR: Final = 16_384  # most captures have a record that begins so near
 REACH: Final = 400_000  # longer than any record of a packet
 CHAIN: Final = 8  # records in a row that look like records
 LARGEST_WIRELEN: Final = 1 << 20
@@ -30,10 +31,13 @@ class RecordFinder:
 
     def crossing(self, limit: int, least: int) -> int:
         """Where the record begins that ends behind ``limit``, not before ``least``; -1 where none can be told."""
-        at = max(least, limit - REACH)
+        near = self._crossing_from(max(least, limit - NEAR), limit)
+        return near if near >= 0 else self._crossing_from(max(least, limit - REACH), limit)
+
+    def _crossing_from(self, at: int, limit: int) -> int:
         step = 1 if self._layout.kind == "pcap" else 4
         at += (self._first - at) % step
-        while at < limit and not self._begins(at, limit):
+        while at < limit and not self._begins(at):
             at += step
         while at < limit:
             after = self._after(at)
@@ -42,14 +46,12 @@ class RecordFinder:
             at = after
         return at if at == limit else -1
 
-    def _begins(self, at: int, limit: int) -> bool:
+    def _begins(self, at: int) -> bool:
         for _ in range(CHAIN):
             at = self._after(at)
-            if at < 0:
-                return False
-            if at >= limit:
+            if at < 0 or at == len(self._data):
                 break
-        return True
+        return at >= 0
 
     def _after_record(self, at: int) -> int:
         """Behind the record that begins at ``at``; -1 where none seems to."""

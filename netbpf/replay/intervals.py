@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from typing import Final
 
 from netbpf.packet.batch import PacketBatch
+
+ONE_INTERVAL_NS: Final = 1 << 62  # longer than any trace
 
 
 class TraceClock:

@@ -31,7 +31,7 @@ from netbpf.packet.capture import CaptureReader, RecordLayout, Window
 from netbpf.packet.stream import HUGE_PAGE_BYTES, MADV_POPULATE_READ, MappedStream
 from netbpf.replay.core import Interval, Replay
 
-CHUNK: Final = 16 * HUGE_PAGE_BYTES
+CHUNK: Final = 64 * HUGE_PAGE_BYTES  # each begins on empty maps: what a packet finds there costs less than what it puts
 SEGMENTS_AHEAD: Final = 3  # of a worker, each with maps of its own, before the first of them is merged
 
 

@@ -23,12 +23,12 @@ from netbpf.maps.table import SEED
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import CaptureReader
 from netbpf.replay.core import Interval, Replay
+from netbpf.replay.intervals import ONE_INTERVAL_NS
 from netbpf.replay.parallel import ParallelReplay
 
 Planes = tuple[bytes, ...]  # a value's copy on every CPU
 ARRAYS: Final = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
 DIVISIBLE: Final = ARRAYS | {MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH}
-ONE_INTERVAL_NS: Final = 1 << 62
 JOIN_SECONDS: Final = 0.1
 
 
