@@ -62,6 +62,11 @@ def find_llvmlite() -> None:
 
 def run(program: bytes, memory: bytearray, engine: str) -> int:
     """R0 of a raw program."""
+    if engine == "native":
+        from netbpf.engine.llvm.compiler import begin
+
+        find_llvmlite()
+        begin(hasty=True)
     from netbpf.env import SystemEnv
     from netbpf.isa.instruction import decode
     from netbpf.program import VerifiedProgram
@@ -70,7 +75,6 @@ def run(program: bytes, memory: bytearray, engine: str) -> int:
     if engine == "native":
         from netbpf.engine.llvm.program import NativeProgram
 
-        find_llvmlite()
         return NativeProgram(raw, SystemEnv(), hasty=True).run_memory(memory)
     from netbpf.engine.interp.engine import InterpEngine
 

@@ -37,6 +37,15 @@ def test_it_makes_the_same() -> None:
     assert compiler.compile_object(MODULE) == here
 
 
+def test_unoptimised_code_is_made_by_who_was_begun_for_it() -> None:
+    here, hasty = compiler.compile_object(MODULE), compiler.compile_object(MODULE, hasty=True)
+    compiler.begin(hasty=True)
+    assert compiler.compile_object(MODULE) == here
+    assert compiler._waiting is not None
+    assert compiler.compile_object(MODULE, hasty=True) == hasty
+    assert compiler._waiting is None
+
+
 def test_what_llvm_refuses_is_told_here() -> None:
     compiler.begin()
     with pytest.raises(RuntimeError, match="expected instruction opcode"):

@@ -31,8 +31,9 @@ done:
 
 
 class _Waiting(NamedTuple):
-    """A process that reads a module from ``text`` up to its end and writes the object to ``made``."""
+    """A process that reads a module from ``text`` up to its end and writes the object to ``made``; ``hasty``: unoptimised."""
 
+    hasty: bool
     pid: int
     text: int
     made: int
@@ -41,8 +42,9 @@ class _Waiting(NamedTuple):
 _waiting: _Waiting | None = None
 
 
-def begin() -> None:
-    """Have LLVM come up, if there is a core to do it on. For commands that own their process: it must have one thread."""
+def begin(*, hasty: bool = False) -> None:
+    """Have LLVM come up, if there is a core to do it on; ``hasty`` as ``compile_object`` has it. For commands that own their
+    process: it must have one thread."""
     global _waiting
     threading = sys.modules.get("threading")
     if _waiting is not None or len(os.sched_getaffinity(0)) < 2 or (threading and threading.active_count() > 1):
@@ -56,25 +58,27 @@ def begin() -> None:
     if not pid:
         os.close(text_in)
         os.close(made_out)
-        _serve(text_out, made_in)
+        _serve(text_out, made_in, hasty)
     os.close(text_out)
     os.close(made_in)
-    _waiting = _Waiting(pid, text_in, made_out)
+    _waiting = _Waiting(hasty, pid, text_in, made_out)
 
 
-def _serve(text: int, made: int) -> NoReturn:
+def _serve(text: int, made: int, hasty: bool) -> NoReturn:
     """The other process: one module."""
     try:
         import signal
 
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):  # whoever reads what the command says waits for all that hold its end
+            os.dup2(nothing, standard)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is said of it is said where the command runs
-        from netbpf.engine.llvm.compile import OPT_LEVEL, compile_object, target_machine
+        from netbpf.engine.llvm.compile import compile_object
 
-        target_machine(OPT_LEVEL)
-        compile_object(WARM_UP)
+        compile_object(WARM_UP, level=_level(hasty))
         module = _read(text)
         if module:
-            _write(made, compile_object(module.decode()))
+            _write(made, compile_object(module.decode(), level=_level(hasty)))
     finally:
         os._exit(0)
 
@@ -82,12 +86,18 @@ def _serve(text: int, made: int) -> NoReturn:
 def compile_object(text: str, *, hasty: bool = False) -> bytes:
     """The object file of an LLVM module; ``hasty`` leaves it unoptimised. Raises RuntimeError with LLVM's words where the text is
     not valid."""
-    made = b"" if hasty else _elsewhere(text)
+    made = _elsewhere(text) if _waiting is not None and _waiting.hasty == hasty else b""
     if made:
         return made
-    from netbpf.engine.llvm.compile import OPT_LEVEL, compile_object
+    from netbpf.engine.llvm.compile import compile_object
 
-    return compile_object(text, level=0 if hasty else OPT_LEVEL)
+    return compile_object(text, level=_level(hasty))
+
+
+def _level(hasty: bool) -> int:
+    from netbpf.engine.llvm.compile import OPT_LEVEL
+
+    return 0 if hasty else OPT_LEVEL
 
 
 def _elsewhere(text: str) -> bytes:
