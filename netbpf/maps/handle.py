@@ -12,8 +12,6 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from netbpf.abi.map_structs import STRUCT_OF_MAP
-from netbpf.abi.maps import MapType
 from netbpf.ints import round_up
 
 if TYPE_CHECKING:
@@ -30,6 +28,9 @@ CPU_STRIDE_AT: Final = 840
 def map_struct(spec: MapSpec) -> bytes:
     """What a program may read through a map pointer: type and sizes of struct bpf_map, and of an array the size of an element
     and the mask of indexes behind it; kernel pointers, and the rest, are 0."""
+    from netbpf.abi.map_structs import STRUCT_OF_MAP  # programs without maps start without
+    from netbpf.abi.maps import MapType
+
     made = bytearray(MAP_STRUCT_BYTES)
     struct.pack_into("<4I", made, MAP_TYPE_AT, spec.map_type, spec.key_size, spec.value_size, spec.max_entries)
     if STRUCT_OF_MAP.get(MapType(spec.map_type).name) == "bpf_array":

@@ -131,7 +131,7 @@ def test_read_only_values_cannot_be_written() -> None:
 def test_a_map_pointer_shows_sizes_and_nothing_can_be_written_there() -> None:
     live = create(MapSpec(HASH, 4, 16, 9, 0, "h"))
     pointer = (I(0x18, 2, BPF_PSEUDO_MAP_IDX), I(0))
-    sizes = [run(*pointer, I(0x61, 0, 2, off), EXIT, maps=(live,)) for off in (24, 28, 32, 36)]
+    sizes = [run(*pointer, I(0x61, 0, 2, off), EXIT, maps=(live,)) for off in (64, 68, 72, 76)]
     assert sizes == [HASH, 4, 16, 9]
     assert "struct bpf_map of 'h'" in str(fault(*pointer, I(0x62, 2), EXIT, maps=(live,)))
 
