@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from netbpf.abi.net import LINKTYPE_ETHERNET
 from netbpf.engine.choose import native_obstacle
 from netbpf.env import SteppedEnv
 from netbpf.errors import NetbpfError
@@ -14,7 +15,6 @@ from netbpf.packet.capture import MAX_CAPLEN, InterfaceLayout, RecordLayout
 from netbpf.program import FILE_VIEW, VIEWS
 from netbpf.replay.filtered import Expression
 
-LINKTYPE_ETHERNET: Final = 1
 PLAIN: Final = RecordLayout("pcap", "little", 16, MAX_CAPLEN, (InterfaceLayout(LINKTYPE_ETHERNET, MAX_CAPLEN, 1000),))
 
 

@@ -248,9 +248,6 @@ class Loop:
         if self.variant.in_file:
             f.do(f"store ptr {self.raw()}, ptr %mac.v")
             return
-        if self.owner.wants_flat:
-            self._untag_copy()
-            return
         pkt, tagged = self._tagged()
         wanted = self._needs("vlan_present", "vlan_tci", "vlan_proto")
         if wanted:
@@ -265,9 +262,12 @@ class Loop:
             for field, value in self._tag(pkt).items():
                 self.put(field, value)
         self.set("moved", str(VLAN_HLEN))
-        f.do(f"store ptr {f.gep(pkt, VLAN_HLEN)}, ptr %pkt.v")
         self.set("pktcap", f.op(f"sub i64 {self.get('pktcap')}, {VLAN_HLEN}"))
         self.set("pktlen", f.op(f"sub i64 {self.get('pktlen')}, {VLAN_HLEN}"))
+        if self.owner.wants_flat:
+            self._close_gap(pkt)
+        else:
+            f.do(f"store ptr {f.gep(pkt, VLAN_HLEN)}, ptr %pkt.v")
         f.label("untagged")
 
     def _tagged(self) -> tuple[str, str]:
@@ -286,30 +286,14 @@ class Loop:
         tci = f.zext(f.bswap(f.load(16, f.gep(pkt, 14)), 16), 16)
         return {"vlan_present": "1", "vlan_tci": tci, "vlan_proto": f.zext(f.load(16, f.gep(pkt, 12)), 16)}
 
-    def _untag_copy(self) -> None:
-        """The same in one piece: the rest is copied without the tag."""
+    def _close_gap(self, pkt: str) -> None:
+        """The packet in one piece: a copy without the tag."""
         f = self.f
-        wanted = self._needs("vlan_present", "vlan_tci", "vlan_proto")
-        if wanted:
-            for field in ("vlan_present", "vlan_tci", "vlan_proto"):
-                self.put(field, "0")
-        pkt, tagged = self._tagged()
-        self.set("moved", f.select(tagged, 64, str(VLAN_HLEN), "0"))
-        f.do(f"store ptr {pkt}, ptr %mac.v")
-        f.cond(f.op(f"call i1 @llvm.expect.i1(i1 {tagged}, i1 false)"), "tagged", "untagged")
-        f.label("tagged")
-        if wanted:
-            for field, value in self._tag(pkt).items():
-                self.put(field, value)
-        cap = f.op(f"sub i64 {self.get('pktcap')}, 4")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {self._scratch}, ptr {pkt}, i64 12, i1 false)")
-        rest = f.op(f"sub i64 {cap}, 12")
+        rest = f.op(f"sub i64 {self.get('pktcap')}, 12")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {f.gep(self._scratch, 12)}, ptr {f.gep(pkt, 16)}, i64 {rest}, i1 false)")
         f.do(f"store ptr {self._scratch}, ptr %pkt.v")
         f.do(f"store ptr {self._scratch}, ptr %mac.v")
-        self.set("pktcap", cap)
-        self.set("pktlen", f.op(f"sub i64 {self.get('pktlen')}, 4"))
-        f.label("untagged")
 
     def _protocol(self) -> None:
         """As ``receive.frame_protocol``: an EtherType, or what a length field stands for; in network byte order."""

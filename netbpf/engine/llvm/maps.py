@@ -327,12 +327,17 @@ class _Table:
             at = f.op(f"add i64 {at}, {f.op(f'mul i64 {cpu}, {self._header(f, 64, CPU_STRIDE)}')}")
         return f.gep("%m", at)
 
+    def _branch_on_key(self, f: Function, absent: str, present: str) -> str:
+        """Go on in block ``present`` with the index of the element that has %key, or in ``absent``."""
+        key_hash = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
+        e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {key_hash})")
+        f.cond(f.op(f"icmp eq i32 {e}, 0"), absent, present)
+        f.label(present)
+        return e
+
     def _lookup(self) -> str:
         f = Function(f"define internal i64 @lookup{self.i}(ptr %m, ptr %key, i64 %cpu) alwaysinline nounwind")
-        h = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
-        e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
-        f.cond(f.op(f"icmp eq i32 {e}, 0"), "miss", "hit")
-        f.label("hit")
+        e = self._branch_on_key(f, "miss", "hit")
         if self.is_lru:
             f.store(8, "1", f.gep(self._element(f, e), REF_OFF))
         value = self._value(f, e, "%cpu")
@@ -472,10 +477,7 @@ class _Table:
 
     def _delete(self) -> str:
         f = Function(f"define internal i64 @delete{self.i}(ptr %m, ptr %key) nounwind")
-        h = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
-        e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
-        f.cond(f.op(f"icmp eq i32 {e}, 0"), "enoent", "found")
-        f.label("found")
+        e = self._branch_on_key(f, "enoent", "found")
         f.do(f"call void @unlink{self.i}(ptr %m, i32 {e})")
         free_at = f.gep("%m", 4 * FREE)
         f.store(32, f.load(32, free_at, 4), f.gep(self._element(f, e), 4), 4)
@@ -491,10 +493,7 @@ class _HashOfMaps(_Table):
 
     def text(self) -> str:
         f = Function(f"define internal i64 @lookup{self.i}(ptr %m, ptr %key, i64 %cpu) alwaysinline nounwind")
-        h = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
-        e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {h})")
-        f.cond(f.op(f"icmp eq i32 {e}, 0"), "miss", "hit")
-        f.label("hit")
+        e = self._branch_on_key(f, "miss", "hit")
         f.ret(f"i64 {f.load(64, self._value(f, e, '0'), 8)}")
         f.label("miss")
         f.ret("i64 0")

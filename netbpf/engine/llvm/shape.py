@@ -20,11 +20,6 @@ MAPS_OF_MAPS = frozenset({MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 KEYED = ARRAYS | TABLES | LRU_TABLES | TRIES
 
 
-def is_native(m: Map) -> bool:
-    """Whether this map's operations are compiled."""
-    return m.spec.map_type in KEYED | PUSHED | RINGS | MAPS_OF_MAPS | {MapType.PERF_EVENT_ARRAY, MapType.PROG_ARRAY}
-
-
 def has_pieces(m: Map) -> bool:
     """Whether its values lie a step apart, as ``regions`` tells them to checked code."""
     return m.spec.map_type in ARRAYS | TABLES | LRU_TABLES
