@@ -34,6 +34,7 @@ UNITS = {b"\xd4\xc3\xb2\xa1\x02\0\x04\0": 1000, b"\x4d\x3c\xb2\xa1\x02\0\x04\0":
 
 PIECE = 16 << 20
 TERMINAL_FROM = 64 << 20  # larger files take long enough to see how they go
+LARGE_FROM = 128 << 20  # and get code that walks ahead, see engine.llvm.windows
 MADV_POPULATE_READ, MADV_DONTNEED = 22, 4
 NO_LIMIT, NEVER = 1 << 62, (1 << 64) - 1
 STATUS_END = 0
@@ -93,8 +94,9 @@ def _sources(words: list[str]) -> list[tuple[str, int, int]]:
     return sorted(found)
 
 
-def _key(words: list[str]) -> str:
-    """The name of what was left behind for these words (those of the command, without the capture); "" where nothing can be."""
+def _key(words: list[str], size: int) -> str:
+    """The name of what was left behind for these words (those of the command, without the capture) and a capture of that size; ""
+    where nothing can be."""
     text = b""
     if "--prog" in words[:-1]:
         path = words[words.index("--prog") + 1]
@@ -102,7 +104,7 @@ def _key(words: list[str]) -> str:
             return ""
         with open(path, "rb") as f:
             text = f.read()
-    return "quick-" + sha256(repr((words, text, sys.version, os.uname().machine)).encode()).hexdigest()
+    return "quick-" + sha256(repr((words, text, size >= LARGE_FROM, sys.version, os.uname().machine)).encode()).hexdigest()
 
 
 def _is_steady(expression: list[str]) -> bool:
@@ -124,11 +126,11 @@ def leave(args: argparse.Namespace, loaded: Any) -> None:
     while hasattr(loaded, "of_linktype"):  # an expression holds a program for each link type
         loaded = loaded.of_linktype(LINKTYPE_ETHERNET)
     left = loaded.left_behind() if hasattr(loaded, "left_behind") else None
-    _leave(words, args.filter or [], left)
+    _leave(words, os.path.getsize(argv[1]), args.filter or [], left)
 
 
-def _leave(words: list[str], expression: list[str], left: tuple[Any, ...] | None) -> None:
-    key = _key(words)
+def _leave(words: list[str], size: int, expression: list[str], left: tuple[Any, ...] | None) -> None:
+    key = _key(words, size)
     if left is not None and key and _is_steady(expression):
         cache.write_bytes(key, marshal.dumps((_sources(words), _libraries(), *left)))
 
@@ -153,9 +155,9 @@ def run(argv: list[str]) -> int | None:
         return None
 
 
-def _found(words: list[str]) -> tuple[Any, ...] | None:
+def _found(words: list[str], size: int) -> tuple[Any, ...] | None:
     """Code, functions of libc in it, argument block, context, and where things are in the block."""
-    key = _key(words)
+    key = _key(words, size)
     data = cache.read_bytes(key) if key else None
     if data is None:
         return None
@@ -165,7 +167,7 @@ def _found(words: list[str]) -> tuple[Any, ...] | None:
     return tuple(rest)
 
 
-def _made(words: list[str]) -> tuple[Any, ...] | None:
+def _made(words: list[str], size: int) -> tuple[Any, ...] | None:
     """The same made anew, where the words are an expression and no option but ``--no-cache``."""
     use_cache = words[:1] != ["--no-cache"]
     option, *expression = words if use_cache else words[1:]
@@ -176,9 +178,9 @@ def _made(words: list[str]) -> tuple[Any, ...] | None:
     begin()
     from netbpf.replay.first import made
 
-    left = made(" ".join(expression), use_cache=use_cache)
+    left = made(" ".join(expression), size, use_cache=use_cache)
     if use_cache:
-        _leave(words, expression, left)
+        _leave(words, size, expression, left)
     return left
 
 
@@ -190,7 +192,7 @@ def _replay(path: str, words: list[str]) -> int | None:
         return None
     if size > TERMINAL_FROM and sys.stderr.isatty():
         return None
-    found = _found(words) or _made(words)
+    found = _found(words, size) or _made(words, size)
     if found is None:
         return None
     image, entry, stubs, block, meta, fields = found

@@ -174,3 +174,19 @@ def test_columns_of_a_walk_are_those_of_batches(monkeypatch: pytest.MonkeyPatch)
             want = INTERP.load(loaded_program(KEEPER), SteppedEnv()).run(batch)
     assert (got.verdict, got.kept, got.trimmed) == (want.verdict, want.kept, want.trimmed)
     assert totals.packets == len(got.verdict) == 99
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("magic", [0xA1B2C3D4, 0xA1B23C4D])
+def test_strange_times_and_lengths(order: str, magic: int) -> None:
+    """Fractions of a second and more, up to the last second that a record can have, packets longer than the snaplen."""
+    rng = random.Random(magic)
+    for first_s in (1_700_000_000, 0xFFFF_FFF0, 0):
+        out = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 90, 1)
+        for n in range(400):
+            fraction = rng.choice((rng.randrange(1_000_000), 999_999_999, 1_000_000, 1_000_000_000, 0xFFFF_FFFF, 0))
+            caplen = rng.choice((20, 89, 90, 91, 700))
+            out += struct.pack(order + "IIII", first_s + n // 26, fraction, caplen, rng.choice((caplen, 60, 1500)))
+            out += rng.randbytes(12) + b"\x08\x00" + rng.randbytes(caplen - 14)
+        suffix = "pcapng" if first_s > 1 << 31 else "pcap"  # which holds later times
+        assert replayed(NATIVE, out, suffix) == replayed(INTERP, out, suffix)

@@ -11,6 +11,7 @@ import pytest
 from support.vectors import ROOT
 
 from netbpf.engine.llvm import cache
+from netbpf.engine.llvm.windows import SCOUTED_BYTES
 from netbpf.replay import quick
 from netbpf.sources.expr import find_libpcap
 
@@ -63,13 +64,18 @@ def test_what_is_damaged_or_from_another_version_is_left_alone(tmp_path: Path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     want = said(replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path))
     (left,) = (tmp_path / "netbpf").glob("quick-*")
-    assert quick._found(FILTER) is not None
+    assert quick._found(FILTER, 1000) is not None
     whole = left.read_bytes()
     left.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert quick._found(FILTER) is None
+    assert quick._found(FILTER, 1000) is None
     assert said(replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path)) == want
     cache.write_bytes(left.name, quick.marshal.dumps(([("another", 1, 2)], [], b"")))
-    assert quick._found(FILTER) is None
+    assert quick._found(FILTER, 1000) is None
+
+
+def test_large_captures_have_code_of_their_own() -> None:
+    assert quick.LARGE_FROM == SCOUTED_BYTES
+    assert quick._key(FILTER, 1000) == quick._key(FILTER, SCOUTED_BYTES - 1) != quick._key(FILTER, SCOUTED_BYTES)
 
 
 @pytest.mark.parametrize("expression", ["host example", "port http", "net example", "ether host gateway"])

@@ -1,9 +1,12 @@
 """The next packet of a loop in native code: a row of columns, a record of a pcap window, a block of a pcapng one (and
 of a ring: ``ring``).
 
-A fetcher sets the loop's slots caplen, wirelen, ts, interface, direction and next, and ``%raw.v``, the packet's first byte, then
-goes on in block ``frame``; or it leaves for ``ended`` (nothing whole is left), ``tick`` (the packet's time is stop_ns or
+A fetcher sets the loop's slots caplen, wirelen, stamp, interface, direction and next, and ``%raw.v``, the packet's first byte,
+then goes on in block ``frame``; or it leaves for ``ended`` (nothing whole is left), ``tick`` (the packet's time is stop_ns or
 later) or ``odd`` (Python deals with what is there). Nothing was consumed then.
+
+A stamp is the packet's time in a form that orders as times do: of a pcap record seconds << 32 | fraction, as two multiplications
+a packet tell in a loop this short; else nanoseconds.
 """
 
 from __future__ import annotations
@@ -11,17 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from netbpf.engine.llvm.ir import Function
+from netbpf.engine.llvm.prefetch import emit_prefetch
 from netbpf.engine.llvm.ring import fetch_ring
 from netbpf.packet.capture import LAYOUT_ROW_WORDS
 
 if TYPE_CHECKING:
     from netbpf.engine.llvm.loop import Loop
 
-CACHE_LINE: Final = 64
-PREFETCH_BLOCK: Final = 1 << 16
-PREFETCH_STREAMS: Final = 4
-NO_PREFETCH: Final = str(1 << 62)  # where the cursor is, beyond every window, where there is too little to walk
-PREFETCH_BYTES: Final = PREFETCH_BLOCK + 4096
 COLUMNS: Final = ("offset", "caplen", "wirelen", "ts", "direction", "interface")
 
 SHB, IDB, OPB, SPB, EPB = 0x0A0D_0D0A, 1, 2, 3, 6
@@ -32,28 +32,8 @@ MAX_BLOCK_BYTES: Final = 16 << 20
 
 def _stop_at_tick(p: Loop) -> None:
     f = p.f
-    f.cond(f.test("uge", p.get("ts"), p.stop), "tick", "before")
+    f.cond(f.test("uge", p.get("stamp"), p.stop), "tick", "before")
     f.label("before")
-
-
-def _prefetch(p: Loop, pos: str) -> None:
-    """Keep a cursor PREFETCH_BYTES ahead. Within a block the lines are asked for from PREFETCH_STREAMS places in turn: a
-    processor serves several streams faster than one, and its second cache holds more than a block."""
-    f = p.f
-    if not p.prefetches:
-        f.br("frame")
-        return
-    target = f.math("add", pos, PREFETCH_BYTES)
-    f.label("ahead")
-    cursor = p.get("pf")
-    f.cond(f.test("ult", cursor, target), "touch", "frame")
-    f.label("touch")
-    within = f.math("and", cursor, PREFETCH_BLOCK - 1)
-    line = f.gep(p.buf, f.math("add", f.math("sub", cursor, within), f.math("udiv", within, PREFETCH_STREAMS)))
-    for stream in range(PREFETCH_STREAMS):
-        f.prefetch(f.gep(line, stream * (PREFETCH_BLOCK // PREFETCH_STREAMS)), 2)
-    p.set("pf", f.math("add", cursor, PREFETCH_STREAMS * CACHE_LINE))
-    f.br("ahead")
 
 
 def _word(p: Loop, base: str, off: int, bits: int = 32) -> str:
@@ -75,7 +55,7 @@ def fetch_row(p: Loop) -> None:
         if name == "offset":
             p.set_raw(f.gep(p.buf, value))
         else:
-            p.set(name, value)
+            p.set("stamp" if name == "ts" else name, value)
     p.set("next", f.math("add", i, 1))
     _stop_at_tick(p)
 
@@ -89,20 +69,65 @@ def fetch_record(p: Loop) -> None:
     f.label("header")
     at = f.gep(p.buf, pos)
     caplen, wirelen = _word(p, at, 12 if v.wirelen_first else 8), _word(p, at, 8 if v.wirelen_first else 12)
+    p.set("caplen", caplen)
+    f.unlikely(f.test("ugt", caplen, p.usual_caplen), "large", "sane")
+    f.label("large")
+    p.set("caplen", p.snaplen)
     f.cond(f.test("ugt", caplen, p.max_caplen), "odd", "sane")
     f.label("sane")
     after = f.math("add", data, caplen)
     f.cond(f.test("ugt", after, p.end), "ended", "whole")
     f.label("whole")
-    seconds, fraction = _word(p, at, 0), _word(p, at, 4)
-    p.set("ts", f.math("add", f.math("mul", seconds, 1_000_000_000), f.math("mul", fraction, p.scale)))
-    over = f.test("ugt", caplen, p.snaplen)
-    p.set("caplen", f.select(over, 64, p.snaplen, caplen))
     p.set("wirelen", wirelen)
     p.set("next", after)
     p.set_raw(f.gep(p.buf, data))
+    _stamp(p, at)
     _stop_at_tick(p)
-    _prefetch(p, pos)
+    emit_prefetch(p, pos)
+
+
+def _stamp(p: Loop, at: str) -> None:
+    """A record's time. A fraction of a second or more is carried over to the seconds, as far as those hold it."""
+    f = p.f
+    words = f.load(64, at)
+    stamp = f.bswap(words, 64) if p.variant.big_endian else f.math("or", f.math("shl", words, 32), f.math("lshr", words, 32))
+    p.set("stamp", stamp)
+    f.unlikely(f.test("uge", f.math("and", stamp, 0xFFFF_FFFF), p.units), "carry", "stamped")
+    f.label("carry")
+    carried = f.op(f"call preserve_mostcc i64 @carry(i64 {stamp}, i64 {p.scale})")
+    p.set("stamp", carried)
+    f.cond(f.test("eq", carried, -1), "odd", "stamped")
+    f.label("stamped")
+
+
+def carry_function() -> str:
+    """``@carry`` as ``_stamp`` calls it; it keeps the registers, as those of the loop are few."""
+    f = Function("define internal preserve_mostcc i64 @carry(i64 %stamp, i64 %scale) noinline cold nounwind")
+    f.ret(f"i64 {_as_stamp(f, _stamp_ns(f, '%stamp', '%scale'), '%scale')}")
+    return f.text()
+
+
+def _as_stamp(f: Function, ns: str, scale: str) -> str:
+    """A time of pcap records, rounded up to their units; all ones where their seconds do not reach it."""
+    seconds, rest = f.math("udiv", ns, 1_000_000_000), f.math("urem", ns, 1_000_000_000)
+    fraction = f.math("udiv", f.math("add", rest, f.math("sub", scale, 1)), scale)
+    stamp = f.math("or", f.math("shl", seconds, 32), fraction)
+    return f.select(f.test("ugt", seconds, 0xFFFF_FFFF), 64, "-1", stamp)
+
+
+def _stamp_ns(f: Function, stamp: str, scale: str) -> str:
+    fraction = f.math("mul", f.math("and", stamp, 0xFFFF_FFFF), scale)
+    return f.math("add", f.math("mul", f.math("lshr", stamp, 32), 1_000_000_000), fraction)
+
+
+def stamp_ns(p: Loop, stamp: str) -> str:
+    """A stamp in nanoseconds."""
+    return _stamp_ns(p.f, stamp, p.scale) if p.variant.kind == "pcap" else stamp
+
+
+def ns_stamp(p: Loop, ns: str) -> str:
+    """The first stamp at a time or after it."""
+    return _as_stamp(p.f, ns, p.scale) if p.variant.kind == "pcap" else ns
 
 
 # --- pcapng -------------------------------------------------------------------------------------------------------------------
@@ -145,7 +170,7 @@ def fetch_block(p: Loop) -> None:
     f.label("told")
     p.set("interface", f.math("add", p.get("interface"), p.arg("first_interface")))
     _stop_at_tick(p)
-    _prefetch(p, pos)
+    emit_prefetch(p, pos)
 
 
 def _row(p: Loop, name: str) -> str:
@@ -174,7 +199,7 @@ def _simple(p: Loop, at: str, total: str) -> None:
     small = f.test("ule", caplen, p.max_caplen)
     f.cond(f.both(fits, small), "untimed", "odd")
     f.label("untimed")
-    for slot, value in (("caplen", caplen), ("wirelen", wirelen), ("ts", "0")):
+    for slot, value in (("caplen", caplen), ("wirelen", wirelen), ("stamp", "0")):
         p.set(slot, value)
     p.set_raw(f.gep(at, 12))
     f.br("told")
@@ -195,7 +220,7 @@ def _timed(p: Loop, pos: str, at: str, total: str) -> None:
     f.label("stamp")
     p.set("caplen", caplen)
     p.set("wirelen", _word(p, at, 24))
-    p.set("ts", _ticks_to_ns(p, row, f.math("or", f.math("shl", _word(p, at, 12), 32), _word(p, at, 16))))
+    p.set("stamp", _ticks_to_ns(p, row, f.math("or", f.math("shl", _word(p, at, 12), 32), _word(p, at, 16))))
     p.set_raw(f.gep(at, PACKET_BODY))
     first = f.math("add", pos, options)
     last = f.math("sub", f.math("add", pos, total), 4)
@@ -242,7 +267,7 @@ def _direction(p: Loop, first: str, last: str) -> None:
 def fetch_held(p: Loop) -> None:
     pos = fetch_ring(p)
     _stop_at_tick(p)
-    _prefetch(p, pos)
+    emit_prefetch(p, pos)
 
 
 FETCHERS: Final[dict[str, Callable[[Loop], None]]] = {

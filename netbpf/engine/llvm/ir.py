@@ -47,6 +47,10 @@ class Function:
         self.do(f"br i1 {test}, label %{yes}, label %{no}")
         self.open = False
 
+    def unlikely(self, test: str, yes: str, no: str) -> None:
+        """``cond`` whose ``yes`` is rare."""
+        self.cond(self.op(f"call i1 @llvm.expect.i1(i1 {test}, i1 false)"), yes, no)
+
     def ret(self, text: str) -> None:
         self.do(f"ret {text}")
         self.open = False

@@ -19,7 +19,7 @@ from netbpf.abi.net import (
     PACKET_OUTGOING,
     VLAN_HLEN,
 )
-from netbpf.engine.llvm import ring
+from netbpf.engine.llvm import prefetch, ring
 from netbpf.engine.llvm.abi import (
     ARGS,
     META,
@@ -32,7 +32,7 @@ from netbpf.engine.llvm.abi import (
     STATUS_ROOM,
     STATUS_TICK,
 )
-from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS, NO_PREFETCH, PREFETCH_BLOCK
+from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS, carry_function, ns_stamp, stamp_ns
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.single import args_parameter, load_maps
@@ -46,7 +46,7 @@ ARRIVAL_FIELDS: Final = ("pkt_type", "ingress_ifindex", "ifindex", "queue_mappin
 
 
 _SLOTS: Final = tuple(
-    "pos n bytes acc trim last pf next caplen wirelen ts pktlen pktcap interface direction option moved out seen "
+    "pos n bytes acc trim last pf next caplen wirelen stamp pktlen pktcap interface direction option moved out seen "
     "written ran skipped".split()
 )
 _POINTERS: Final = ("pkt", "mac", "raw", "hdr")
@@ -55,20 +55,22 @@ _STATUS_OF: Final = {
     "room": STATUS_ROOM, "described": STATUS_INTERFACE,
 }  # fmt: skip
 _TOTALS: Final = {
-    "pos": "pos", "n": "packets", "bytes": "bytes", "acc": "accepted", "trim": "trimmed", "last": "last_ns", "ts": "next_ns",
-    "ran": "ran_ns", "out": "out_used", "written": "out_packets", "skipped": "skipped",
+    "pos": "pos", "n": "packets", "bytes": "bytes", "acc": "accepted", "trim": "trimmed", "out": "out_used",
+    "written": "out_packets", "skipped": "skipped",
 }  # fmt: skip
+_TIMES: Final = {"last": "last_ns", "stamp": "next_ns", "ran": "ran_ns"}
 
 
 def emit_loop(lowerer: Lowerer, variant: Variant) -> str:
     """The packet loop, and the one that runs ahead of it where that pays."""
+    before = [carry_function() if variant.kind == "pcap" else "", prefetch.emit_scouts(variant)]
     if not lowerer.program.maps:
-        return Loop(lowerer, variant).text()
+        return "\n".join([*before, Loop(lowerer, variant).text()])
     from netbpf.engine.llvm.ahead import Ahead, worth_while
 
     tables = worth_while(lowerer, variant)
     ahead = Ahead(lowerer, variant, tables).text() if tables else ""
-    return "\n".join([ahead, Loop(lowerer, variant, tables).text()])
+    return "\n".join([*before, ahead, Loop(lowerer, variant, tables).text()])
 
 
 class Loop:
@@ -106,6 +108,8 @@ class Loop:
         f.label("leave")
         for slot, field in _TOTALS.items():
             f.store(64, self.get(slot), f.gep("%a", ARGS[field]), 8)
+        for slot, field in _TIMES.items():
+            f.store(64, stamp_ns(self, self.get(slot)), f.gep("%a", ARGS[field]), 8)
         f.ret("i64 0")
         return f.text()
 
@@ -142,6 +146,10 @@ class Loop:
     def set(self, slot: str, value: str) -> None:
         self.f.store(64, value, f"%{slot}.v", 8)
 
+    def get_ns(self) -> str:
+        """The packet's time in nanoseconds."""
+        return stamp_ns(self, self.get("stamp"))
+
     def raw(self) -> str:
         """The packet as the capture holds it."""
         return self.f.op("load ptr, ptr %raw.v")
@@ -167,9 +175,12 @@ class Loop:
         defaults = self.arg_ptr("meta")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 %meta, ptr align 8 {defaults}, i64 {META_BYTES}, i1 false)")
         self.queue = f.load(64, f.gep(defaults, META["queue_mapping"]), 8)
-        self.buf, self.end, self.stop = self.arg_ptr("buf"), self.arg("end"), self.arg("stop_ns")
-        self._max, self.scale = self.arg("max_packets"), self.arg("ts_scale")
-        self.snaplen, self.max_caplen = self.arg("snaplen"), self.arg("max_caplen")
+        self.buf, self.end, self._max = self.arg_ptr("buf"), self.arg("end"), self.arg("max_packets")
+        self.snaplen, self.max_caplen, self.scale = self.arg("snaplen"), self.arg("max_caplen"), self.arg("ts_scale")
+        if self.variant.kind == "pcap":
+            self.usual_caplen = f.select(f.test("ult", self.snaplen, self.max_caplen), 64, self.snaplen, self.max_caplen)
+            self.units = f.math("udiv", 1_000_000_000, self.scale)
+        self.stop = ns_stamp(self, self.arg("stop_ns"))
         self._scratch, self._mac = self.arg_ptr("scratch"), self.arg("device_mac")
         if self.variant.kind == "columns":
             self.columns = {n: self.arg_ptr(f"{n}_col") for n in COLUMNS}
@@ -182,13 +193,12 @@ class Loop:
             self.set(slot, "0")
         pos = self.first()
         self.set("pos", pos)
-        short = f.test("ult", f.math("sub", self.end, pos), PREFETCH_BLOCK)
-        self.set("pf", f.select(short, 64, NO_PREFETCH, pos))
+        prefetch.begin(self, pos)
         self.set("out", self.arg("out_used"))
         if self._ahead_of:
             from netbpf.engine.llvm.ahead import is_grown
 
-            self.set("seen", f.select(is_grown(f, self.owner, self._ahead_of), 64, pos, NO_PREFETCH))
+            self.set("seen", f.select(is_grown(f, self.owner, self._ahead_of), 64, pos, prefetch.NO_PREFETCH))
 
     def first(self) -> str:
         """Where in the window it begins."""
@@ -231,7 +241,7 @@ class Loop:
 
     def set_clock(self) -> None:
         """The time that the program is told is the packet's."""
-        now = ring.packet_clock(self) if self.is_ring else self.get("ts")
+        now = ring.packet_clock(self) if self.is_ring else self.get_ns()
         self.f.store(64, now, self.f.gep("%a", ARGS["now_ns"]), 8)
 
     def _reads_frame(self) -> bool:
@@ -256,7 +266,7 @@ class Loop:
         self.set("moved", "0")
         f.do(f"store ptr {pkt}, ptr %mac.v")
         # a branch, as it is foreseen nearly always: a select would have every load of the program wait for the tag's
-        f.cond(f.op(f"call i1 @llvm.expect.i1(i1 {tagged}, i1 false)"), "tagged", "untagged")
+        f.unlikely(tagged, "tagged", "untagged")
         f.label("tagged")
         if wanted:
             for field, value in self._tag(pkt).items():
@@ -343,11 +353,17 @@ class Loop:
     def _call(self) -> None:
         f = self.f
         self.load_packet()
+        if not self.owner.may_fault:
+            self._count_bytes()  # while wirelen is at hand: what the program needs leaves no register for it
         r0 = f.op(f"call i64 @prog({self.owner.around.passed})")
         self._verdict = f.op(f"and i64 {r0}, 4294967295")
         if self.owner.may_fault:
             f.cond(f.op(f"icmp eq i64 {self.arg('fault')}, 0"), "counted", "faulted")
             f.label("counted")
+            self._count_bytes()
+
+    def _count_bytes(self) -> None:
+        self.set("bytes", self.f.math("add", self.get("bytes"), self.get("wirelen")))
 
     def _count(self) -> None:
         f, v = self.f, self._verdict
@@ -359,12 +375,11 @@ class Loop:
             emit_columns(self, v, short, trimmed)
         self.set("acc", f.op(f"add i64 {self.get('acc')}, {f.zext(accepted, 1)}"))
         self.set("trim", f.op(f"add i64 {self.get('trim')}, {trimmed}"))
-        self.set("bytes", f.op(f"add i64 {self.get('bytes')}, {self.get('wirelen')}"))
-        ts, last = self.get("ts"), self.get("last")
-        self.set("last", f.select(f.op(f"icmp ugt i64 {ts}, {last}"), 64, ts, last))
+        stamp, last = self.get("stamp"), self.get("last")
+        self.set("last", f.select(f.op(f"icmp ugt i64 {stamp}, {last}"), 64, stamp, last))
         self.set("n", f.op(f"add i64 {n}, 1"))
         self.set("pos", self.get("next"))
-        self.set("ran", ts)
+        self.set("ran", stamp)
         if self.variant.output:
             emit_store(self, v, accepted, short)
         else:

@@ -35,7 +35,7 @@ def fetch_ring(p: Loop) -> str:
     p.set("caplen", _u32(p, at, ring.OFF_SNAPLEN))
     p.set("wirelen", _u32(p, at, ring.OFF_LEN))
     seconds = f.math("mul", _u32(p, at, ring.OFF_SEC), 1_000_000_000)
-    p.set("ts", f.math("add", seconds, _u32(p, at, ring.OFF_NSEC)))
+    p.set("stamp", f.math("add", seconds, _u32(p, at, ring.OFF_NSEC)))
     p.set_raw(f.gep(at, _u16(p, at, ring.OFF_MAC)))
     return pos
 
@@ -53,7 +53,7 @@ def _put_tag_back(p: Loop, at: str) -> None:
     f = p.f
     status = _u32(p, at, ring.OFF_STATUS)
     has_tag = f.test("ne", f.math("and", status, TP_STATUS_VLAN_VALID), 0)
-    f.cond(f.op(f"call i1 @llvm.expect.i1(i1 {has_tag}, i1 false)"), "beside", "framed")
+    f.unlikely(has_tag, "beside", "framed")
     f.label("beside")
     mac = _u16(p, at, ring.OFF_MAC)
     old = f.gep(at, mac)
@@ -96,4 +96,4 @@ def put_context(p: Loop) -> None:
 
 def packet_clock(p: Loop) -> str:
     """The packet's arrival by the clock of programs."""
-    return p.f.math("add", p.get("ts"), p.f.load(64, p.f.gep(p.layouts, CLOCK_OFFSET), 8))
+    return p.f.math("add", p.get("stamp"), p.f.load(64, p.f.gep(p.layouts, CLOCK_OFFSET), 8))

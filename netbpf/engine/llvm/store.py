@@ -37,7 +37,7 @@ def emit_room(p: Loop) -> None:
     f.cond(f.test("ugt", f.math("add", p.get("out"), need), p.out_size), "room", "roomy_out")
     f.label("roomy_out")
     if p.variant.output == "pcap":
-        seconds = f.math("udiv", p.get("ts"), 1000000000)
+        seconds = f.math("udiv", p.get_ns(), 1000000000)
         f.cond(f.test("ugt", seconds, 4294967295), "odd", "timely")
         f.label("timely")
 
@@ -71,7 +71,7 @@ def _copy(p: Loop, to: str, size: str) -> None:
 
 
 def _record(p: Loop, at: str, size: str) -> None:
-    f, ts = p.f, p.get("ts")
+    f, ts = p.f, p.get_ns()
     seconds, ns = f.math("udiv", ts, 1000000000), f.math("urem", ts, 1000000000)
     fraction = ns if p.variant.output_unit_ns == 1 else f.math("udiv", ns, p.variant.output_unit_ns)
     for k, word in enumerate((seconds, fraction, size, p.get("wirelen"))):
@@ -88,7 +88,7 @@ def _written(p: Loop) -> None:
 
 def _block(p: Loop, at: str, size: str) -> None:
     """An enhanced packet block, its padding zero, with epb_flags where the direction is known."""
-    f, ts, direction = p.f, p.get("ts"), p.get("direction")
+    f, ts, direction = p.f, p.get_ns(), p.get("direction")
     interface = f.math("sub", p.get("interface"), p.arg("first_interface"))
     row = f.gep(p.layouts, f.math("mul", interface, 8 * LAYOUT_ROW_WORDS))
     number = f.load(64, f.gep(row, 40), 8)  # one more than the file's number of it; 0: it has none yet

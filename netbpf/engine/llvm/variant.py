@@ -21,7 +21,8 @@ class Variant:
     as AF_PACKET/SOCK_RAW sees them. ``ethernet``: they are Ethernet frames, as those of a socket always are. ``results``: each
     packet's verdict goes into columns. ``output``: accepted packets are written, as "pcap" with fractions of
     ``output_unit_ns`` or as "pcapng"; "": they are not. ``sharded``: packets of other shards (by flow) are passed over.
-    ``hasty``: the code runs once, so that optimising it would take longer than it saves."""
+    ``scouted``: the capture is large, so that scouts (``prefetch``) are worth compiling. ``hasty``: the code runs once, so that
+    optimising it would take longer than it saves."""
 
     kind: str
     big_endian: bool = False
@@ -35,6 +36,7 @@ class Variant:
     output: str = ""
     output_unit_ns: int = 1
     sharded: bool = False
+    scouted: bool = False
     hasty: bool = False
 
     @classmethod

@@ -30,6 +30,8 @@ from netbpf.packet.sink import CaptureWriter
 NO_LIMIT: Final = 1 << 62
 ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
 OUTPUT_BYTES: Final = 1 << 20
+SCOUTED_BYTES: Final = 128 << 20  # of a capture, from which on scouts save more than their compilation takes
+SCOUTED: Final = frozenset({"pcap", "pcapng"})
 _PACKETS: Final = ARGS["packets"] >> 3  # the first of packets bytes accepted trimmed last_ns next_ns ran_ns status
 
 
@@ -164,7 +166,8 @@ class NativeLoaded(NativeProgram):
         """See WindowWalker."""
         columns = None if verdicts is None else _Columns(verdicts)
         while True:
-            code = self._ready(window.layout, output, columns is not None)
+            is_large = window.layout.kind in SCOUTED and len(window.buffer) >= SCOUTED_BYTES
+            code = self._ready(window.layout, output, columns is not None, is_large=is_large)
             most = max_packets if columns is None else min(max_packets, columns.rows)
             packets, status = self._step(code, window, totals, stop_ns, most, columns)
             max_packets -= packets
@@ -222,21 +225,22 @@ class NativeLoaded(NativeProgram):
                 output.append_raw(room[:used], written)
         self._set("out_used", 0)
 
-    def _ready(self, layout: RecordLayout, output: CaptureWriter | None, results: bool) -> Code:
+    def _ready(self, layout: RecordLayout, output: CaptureWriter | None, results: bool, *, is_large: bool) -> Code:
         """The code for windows of this layout, Args made ready for it."""
         known = self._prepared
         if known is None or known.output is not output or known.device is not self.device or (
             layout is not known.layout and layout != known.layout
-        ):
-            known = self._prepared = self._prepare(layout, output)
+        ) or (is_large and not known.variant.scouted):
+            known = self._prepared = self._prepare(layout, output, is_large=is_large)
         if results:
             return self._code(replace(known.variant, results=True))
         return known.code
 
-    def _prepare(self, layout: RecordLayout, output: CaptureWriter | None) -> _Prepared:
+    def _prepare(self, layout: RecordLayout, output: CaptureWriter | None, *, is_large: bool) -> _Prepared:
         """What stays the same from window to window of one layout, into Args."""
         linktype = _walked_linktype(layout)
         variant = Variant.of_layout(layout, self._variant_of(layout.kind, linktype))
+        variant = replace(variant, scouted=is_large)
         if output is not None:
             variant = replace(variant, output=output.kind, output_unit_ns=output.unit_ns)
         code = self._code(variant)
@@ -251,9 +255,9 @@ class NativeLoaded(NativeProgram):
         )  # fmt: skip
         return _Prepared(layout, self.device, output, variant, code, rows, room)
 
-    def prepare(self, layout: RecordLayout) -> None:
-        """Have the code for windows of this layout at hand."""
-        self._ready(layout, None, False)
+    def prepare(self, layout: RecordLayout, capture_bytes: int) -> None:
+        """Have the code for windows of this layout in a capture of that size at hand."""
+        self._ready(layout, None, False, is_large=layout.kind in SCOUTED and capture_bytes >= SCOUTED_BYTES)
 
     def on_maps(self, maps: tuple[Map, ...], env: Env) -> NativeLoaded:
         """The same program, and the same code, on other maps of the same shapes."""

@@ -5,6 +5,7 @@
     move(to, source, size)         bytes
     zero(to, size)
     leading_zeros(x)               of 64 bits
+    prefetch(a)                    have the line at address a, which need not be there, brought into the second cache
     NAMES_IN_CAPITALS              numbers of this map, known when it is compiled or (``Loaded``) words of what ``m`` points to
     NAME = 3                       numbers of the module
 
@@ -55,7 +56,16 @@ def inline(kernel: Callable[..., int]) -> Callable[..., int]:
     return kernel
 
 
+def apart(kernel: Callable[..., int]) -> Callable[..., int]:
+    """For a kernel that code short of registers calls: it stays a function of its own, and keeps them (``preserve_mostcc``)."""
+    return kernel
+
+
 def leading_zeros(x: int) -> int:
+    raise NotImplementedError
+
+
+def prefetch(address: int) -> None:
     raise NotImplementedError
 
 
@@ -117,8 +127,17 @@ def compile_kernels(name: str, suffix: str, numbers: Mapping[str, Number], exter
     """LLVM text of a module's functions, each called ``@name`` + ``suffix``, all numbers i64."""
     source = _source(name)
     known = {**source.numbers, **numbers}
-    defined = {f.name for f in source.functions if not _is_declared(f)}
+    defined = {f.name: _mark(f) for f in source.functions if not _is_declared(f)}
     return "\n".join(_Kernel(f, suffix, known, externals, defined).text() for f in source.functions if f.name in defined)
+
+
+def _mark(f: ast.FunctionDef) -> str:
+    """The name of its decorator, or ""."""
+    return next((d.id for d in f.decorator_list if isinstance(d, ast.Name)), "")
+
+
+def _convention(mark: str) -> str:
+    return "preserve_mostcc " if mark == "apart" else ""
 
 
 def _is_declared(f: ast.FunctionDef) -> bool:
@@ -135,13 +154,14 @@ class _Kernel:
         suffix: str,
         numbers: Mapping[str, Number],
         externals: Mapping[str, External],
-        defined: set[str],
+        defined: Mapping[str, str],
     ) -> None:
         self.node, self.suffix, self.numbers, self.externals, self.defined = node, suffix, numbers, externals, defined
         self.args = [a.arg for a in node.args.args]
-        inline = "alwaysinline " if any(isinstance(d, ast.Name) and d.id == "inline" for d in node.decorator_list) else ""
+        mark = defined[node.name]
+        how = {"inline": "alwaysinline ", "apart": "noinline cold minsize optsize ", "": ""}[mark]
         params = ", ".join(f"i64 %{a}" for a in self.args)
-        self.f = Function(f"define internal i64 @{node.name}{suffix}({params}) {inline}nounwind")
+        self.f = Function(f"define internal {_convention(mark)}i64 @{node.name}{suffix}({params}) {how}nounwind")
         self.loops: list[tuple[str, str]] = []
 
     def text(self) -> str:
@@ -178,7 +198,11 @@ class _Kernel:
             case ast.Return(value=value):
                 f.ret(f"i64 {self._value(value) if value is not None else 0}")
             case ast.If(test=test, body=body, orelse=orelse):
-                self._if(test, body, orelse)
+                fixed = self._fixed(test)
+                if fixed is None:
+                    self._if(test, body, orelse)
+                else:
+                    self._block(body if fixed else orelse)
             case ast.While(test=test, body=body):
                 self._while(test, body)
             case ast.Break():
@@ -197,6 +221,12 @@ class _Kernel:
                 self.f.store(bits, self.f.trunc(value, bits), self._pointer(self._value(address)))
             case _:
                 raise InternalError("a name or memory is assigned to")
+
+    def _fixed(self, test: ast.expr) -> int | None:
+        """What a condition is that consists of a number of the module; None where it is another. It saves LLVM the time over code
+        that cannot be reached."""
+        number = self.numbers.get(test.id) if isinstance(test, ast.Name) else None
+        return number if isinstance(number, int) else None
 
     def _if(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
         f = self.f
@@ -279,6 +309,9 @@ class _Kernel:
     def _choice(self, node: ast.expr) -> str:
         """A condition as 1 or 0, or one of two values."""
         f = self.f
+        fixed = self._fixed(node.test) if isinstance(node, ast.IfExp) else None
+        if isinstance(node, ast.IfExp) and fixed is not None:
+            return self._value(node.body if fixed else node.orelse)
         test, first, second = (node.test, node.body, node.orelse) if isinstance(node, ast.IfExp) else (node, None, None)
         slot = f"%c{len(f.lines)}.v"
         f.lines.insert(2, f"  {slot} = alloca i64")
@@ -294,11 +327,14 @@ class _Kernel:
     def _call(self, name: str, args: list[str]) -> str:
         f = self.f
         if name in self.defined:
-            return f.op(f"call i64 @{name}{self.suffix}({', '.join(f'i64 {a}' for a in args)})")
+            return f.op(f"call {_convention(self.defined[name])}i64 @{name}{self.suffix}({', '.join(f'i64 {a}' for a in args)})")
         if name in self.externals:
             return self._external(self.externals[name], args)
         if name == "leading_zeros":
             return f.op(f"call i64 @llvm.ctlz.i64(i64 {args[0]}, i1 false)")
+        if name == "prefetch":
+            f.prefetch(self._pointer(args[0]), 2)
+            return "0"
         if name in ("copy", "move"):
             to, source = self._pointer(args[0]), self._pointer(args[1])
             how = "memcpy" if name == "copy" else "memmove"

@@ -1,0 +1,202 @@
+"""Walking ahead of the packet loop in CHAINS places at once, so that of large records no more than the beginnings come into the
+cache, and come from many places at the same time. In one place a record must be there before the next one can be asked for.
+
+A block of CHAINS segments is walked while the loop is in the block before it, a step of one chain a packet: what is read of a
+record was asked for CHAINS packets ago. Where a segment's first record begins is guessed from what it looks like. Nothing that
+is found here decides anything: a wrong guess costs time.
+
+``s`` is the address of what is known, u64 each: for every chain the address of its next record and then, for every chain, where
+its segment ends; behind them what the names of offsets below tell.
+"""
+
+from __future__ import annotations
+
+from netbpf.engine.llvm.kernels.language import apart, inline, leading_zeros, prefetch, u8, u32, u64
+
+CHAINS = 16
+SEGMENT = 65536
+BLOCK = 1048576
+UNTIL = 128
+TURN = 256  # the chain whose turn it is, as an offset
+AT = 264  # where the loop is
+PACKETS = 272  # how many it has seen
+END = 280  # of the window
+BLOCK_AT = 288  # where the block begins that is walked
+BEFORE = 296  # how many packets the loop had seen when it came to its block
+STATE_BYTES = 304
+SAMPLE = 64
+LARGE = 384  # bytes of a record, from which on walking ahead beats bringing in every line
+NEAR = 4096  # a segment without a record that begins so near is left out
+LINE = 64
+FIRST_LINES = 8  # of a segment, in which its first record is looked for
+SLACK = 64  # what looking for a record reads beyond where it looks
+LARGEST = 262144
+EPB = 6
+ONES = 0x0101010101010101
+TOPS = 0x8080808080808080
+ALL = 0xFFFFFFFFFFFFFFFF
+
+# of the layout, when compiled
+IS_PCAPNG = 0
+IS_BIG = 0
+HEADER = 16
+CAPLEN_AT = 8
+WIRELEN_AT = 12
+
+
+def word(at: int) -> int:
+    if IS_BIG:
+        return (u8[at] << 24) | (u8[at + 1] << 16) | (u8[at + 2] << 8) | u8[at + 3]
+    return u32[at]
+
+
+@inline
+def length(at: int) -> int:
+    """Of the record there, as it says; never 0."""
+    if IS_PCAPNG:
+        total = word(at + 4)
+        return total if total > 11 else SEGMENT
+    return HEADER + word(at + CAPLEN_AT)
+
+
+@inline
+def step(s: int) -> int:
+    """The chain whose turn it is goes on by a record."""
+    turn = u64[s + TURN]
+    u64[s + TURN] = (turn + 8) & (8 * CHAINS - 8)
+    return advance(s + turn)
+
+
+@inline
+def advance(chain: int) -> int:
+    """One chain goes on by a record; 0 where it has come to its end."""
+    at = u64[chain]
+    if at >= u64[chain + UNTIL]:
+        return 0
+    at += length(at)
+    u64[chain] = at
+    prefetch(at)
+    prefetch(at + LINE)
+    return 1
+
+
+@apart
+def begin(s: int) -> int:
+    """Where the loop is, see whether records are large enough, and begin; 0 where they are not."""
+    at = u64[s + AT]
+    end = u64[s + END]
+    if end - at < 2 * BLOCK:
+        return 0
+    record = at
+    n = 0
+    while n < SAMPLE:
+        record += length(record)
+        if record >= end - SLACK:
+            return 0
+        n += 1
+    if record - at < SAMPLE * LARGE:
+        return 0
+    u64[s + BLOCK_AT] = at
+    if place(s) < CHAINS // 2:
+        return 0
+    finish(s)
+    return look(s)
+
+
+@apart
+def turn(s: int) -> int:
+    """The loop has come to the block that was walked: on with the next; 0 where that does not pay."""
+    finish(s)
+    if (u64[s + PACKETS] - u64[s + BEFORE]) * LARGE > BLOCK:
+        return 0
+    return look(s)
+
+
+def look(s: int) -> int:
+    u64[s + TURN] = 0
+    u64[s + BEFORE] = u64[s + PACKETS]
+    u64[s + BLOCK_AT] += BLOCK
+    return place(s) >= CHAINS // 2
+
+
+@apart
+def finish(s: int) -> int:
+    """Every chain to the end of its segment."""
+    going = 1
+    while going:
+        going = 0
+        chain = s
+        while chain < s + 8 * CHAINS:
+            going += advance(chain)
+            chain += 8
+    return 0
+
+
+@apart
+def place(s: int) -> int:
+    """The chains at the first records of the block's segments, which look as the one where the loop is; how many there are."""
+    like = u64[s + AT]
+    block = u64[s + BLOCK_AT]
+    end = u64[s + END]
+    found = 0
+    k = 0
+    while k < CHAINS:
+        start = block + k * SEGMENT
+        line = 0
+        while line < FIRST_LINES:
+            prefetch(start + BLOCK + LINE * line)
+            line += 1
+        until = start + SEGMENT if start + SEGMENT < end - SLACK else end - SLACK
+        near = start + NEAR if start + NEAR < until else until
+        at = find(start, near, like) if start < end - SLACK else 0
+        u64[s + 8 * k] = at if at else until
+        u64[s + UNTIL + 8 * k] = until
+        if at:
+            prefetch(at)
+            prefetch(at + LINE)
+            found += 1
+        k += 1
+    return found
+
+
+@apart
+def find(at: int, stop: int, like: int) -> int:
+    """The address of a record in [at, stop); 0 where none is seen."""
+    if IS_PCAPNG:
+        return find_block(at, stop)
+    return find_record(at, stop, like)
+
+
+def find_block(at: int, stop: int) -> int:
+    while at < stop:
+        if word(at) == EPB:
+            total = word(at + 4)
+            rest = total - word(at + 20)
+            if total < LARGEST and rest >= 32 and rest < 512:
+                return at
+        at += 4
+    return 0
+
+
+def find_record(at: int, stop: int, like: int) -> int:
+    """Eight places at a time, by the upper two bytes of the seconds."""
+    first = u8[like] * ONES if IS_BIG else u8[like + 2] * ONES
+    second = u8[like + 1] * ONES if IS_BIG else u8[like + 3] * ONES
+    off = 0 if IS_BIG else 2
+    while at < stop:
+        differ = (u64[at + off] ^ first) | (u64[at + off + 1] ^ second)
+        same = (differ - ONES) & (differ ^ ALL) & TOPS  # perhaps of places above one that is the same, too
+        while same:
+            k = (63 - leading_zeros(same)) >> 3
+            if (differ >> (8 * k)) & 255 == 0 and begins(at + k):
+                return at + k
+            same ^= 128 << (8 * k)
+        at += 8
+    return 0
+
+
+def begins(at: int) -> int:
+    """Whether a record that begins there would make sense."""
+    caplen = word(at + CAPLEN_AT)
+    wirelen = word(at + WIRELEN_AT)
+    return word(at + 4) < 1000000000 and caplen <= wirelen and wirelen < LARGEST
