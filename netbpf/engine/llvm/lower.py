@@ -601,14 +601,16 @@ class SubprogLowerer:
             self._branch(pc, i, op, 64 if cls == BPF_JMP else 32)
 
     def _branch(self, pc: int, i: Instruction, op: int, bits: int) -> None:
+        self.f.cond(self.test(pc, i, op, bits), f"pc{pc + 1 + i.off}", f"pc{pc + 1}")
+
+    def test(self, pc: int, i: Instruction, op: int, bits: int) -> str:
+        """i1: whether a conditional jump is taken."""
         f, left, right = self.f, self._low(i.dst, bits), self._source(i, bits)
         if op == BPF_JSET:
-            test = f.op(f"icmp ne i{bits} {f.op(f'and i{bits} {left}, {right}')}, 0")
-        elif op in _COMPARE:
-            test = f.op(f"icmp {_COMPARE[op]} i{bits} {left}, {right}")
-        else:
-            raise self.unsupported(pc)
-        f.cond(test, f"pc{pc + 1 + i.off}", f"pc{pc + 1}")
+            return f.op(f"icmp ne i{bits} {f.op(f'and i{bits} {left}, {right}')}, 0")
+        if op in _COMPARE:
+            return f.op(f"icmp {_COMPARE[op]} i{bits} {left}, {right}")
+        raise self.unsupported(pc)
 
     def _may_goto(self, pc: int, i: Instruction) -> None:
         f = self.f

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import NamedTuple
 
+from netbpf.engine.llvm.decide import decider
 from netbpf.engine.llvm.ir import INTRINSICS
 from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.needs import needs_checks
@@ -66,4 +67,4 @@ def _kernels(names: Set[str]) -> str:
 def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> tuple[Lowerer, str]:
     checked = variant.checked or needs_checks(program)
     lowerer = Lowerer(program, variant.kind, checked=checked, calls_back=calls_back)
-    return lowerer, lowerer.functions()
+    return lowerer, decider(lowerer, variant.kind) or lowerer.functions()

@@ -42,6 +42,11 @@ def _inside(s: SubprogLowerer, test: str) -> None:
 def _constant(s: SubprogLowerer, offset: int, size: int) -> str:
     """The bytes at an offset that the program states."""
     _inside(s, s.f.op(f"icmp sge i64 %cap, {offset + size}"))
+    return bytes_at(s, offset, size)
+
+
+def bytes_at(s: SubprogLowerer, offset: int, size: int) -> str:
+    """The same of a packet that is known to hold them."""
     if offset >= MAC_BYTES:
         return s.f.load(8 * size, s.f.gep("%pkt", offset))
     if offset + size <= MAC_BYTES:
