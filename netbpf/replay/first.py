@@ -18,8 +18,8 @@ from netbpf.replay.filtered import Expression
 PLAIN: Final = RecordLayout("pcap", "little", 16, MAX_CAPLEN, (InterfaceLayout(LINKTYPE_ETHERNET, MAX_CAPLEN, 1000),))
 
 
-def made(expression: str, capture_bytes: int, *, use_cache: bool) -> tuple[Any, ...] | None:
-    """What ``NativeLoaded.left_behind`` tells of an expression on Ethernet packets of a capture of that size; None where the
+def made(expression: str, *, scouted: bool, use_cache: bool) -> tuple[Any, ...] | None:
+    """What ``NativeLoaded.left_behind`` tells of an expression on Ethernet packets, walked with scouts or without; None where the
     ordinary way has to say what is wrong, or has more to do."""
     if native_obstacle():
         return None
@@ -28,7 +28,7 @@ def made(expression: str, capture_bytes: int, *, use_cache: bool) -> tuple[Any, 
     try:
         program = Expression(expression).prove(LINKTYPE_ETHERNET, use_cache=use_cache)
         loaded = NativeEngine(use_cache=use_cache).load(program, SteppedEnv(), view=VIEWS[FILE_VIEW])
-        loaded.prepare(PLAIN, capture_bytes)
+        loaded.prepare(PLAIN, scouted=scouted)
         return loaded.left_behind()
     except NetbpfError:
         return None

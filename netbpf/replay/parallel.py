@@ -196,7 +196,7 @@ class ParallelReplay(Replay):
         job = self._job(reader)
         if job is None or self._proof is None:
             return
-        native.prepare(job.layout, os.fstat(job.stream.fd).st_size)
+        native.prepare(job.layout, scouted=False)
         merger = Merger(native.program, self._proof.maps, use_cache=self._use_cache)
         workers = [Worker(job, n, self._jobs, self._benches(native, merger)) for n in range(self._jobs)]
         for worker in workers:

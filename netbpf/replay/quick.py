@@ -34,7 +34,8 @@ UNITS = {b"\xd4\xc3\xb2\xa1\x02\0\x04\0": 1000, b"\x4d\x3c\xb2\xa1\x02\0\x04\0":
 
 PIECE = 16 << 20
 TERMINAL_FROM = 64 << 20  # larger files take long enough to see how they go
-LARGE_FROM = 128 << 20  # and get code that walks ahead, see engine.llvm.windows
+LARGE_FROM = 128 << 20  # and may have code with scouts, see engine.llvm.scouting
+SAMPLE_BYTES = 1 << 16
 MADV_POPULATE_READ, MADV_DONTNEED = 22, 4
 NO_LIMIT, NEVER = 1 << 62, (1 << 64) - 1
 STATUS_END = 0
@@ -94,8 +95,8 @@ def _sources(words: list[str]) -> list[tuple[str, int, int]]:
     return sorted(found)
 
 
-def _key(words: list[str], size: int) -> str:
-    """The name of what was left behind for these words (those of the command, without the capture) and a capture of that size; ""
+def _key(words: list[str], scouted: bool) -> str:
+    """The name of what was left behind for these words (those of the command, without the capture), with scouts or without; ""
     where nothing can be."""
     text = b""
     if "--prog" in words[:-1]:
@@ -104,7 +105,7 @@ def _key(words: list[str], size: int) -> str:
             return ""
         with open(path, "rb") as f:
             text = f.read()
-    return "quick-" + sha256(repr((words, text, size >= LARGE_FROM, sys.version, os.uname().machine)).encode()).hexdigest()
+    return "quick-" + sha256(repr((words, text, scouted, sys.version, os.uname().machine)).encode()).hexdigest()
 
 
 def _is_steady(expression: list[str]) -> bool:
@@ -126,11 +127,23 @@ def leave(args: argparse.Namespace, loaded: Any) -> None:
     while hasattr(loaded, "of_linktype"):  # an expression holds a program for each link type
         loaded = loaded.of_linktype(LINKTYPE_ETHERNET)
     left = loaded.left_behind() if hasattr(loaded, "left_behind") else None
-    _leave(words, os.path.getsize(argv[1]), args.filter or [], left)
+    with open(argv[1], "rb") as f:
+        scouted = _wants_scouts(f.fileno(), os.path.getsize(argv[1]))
+    _leave(words, scouted, args.filter or [], left)
 
 
-def _leave(words: list[str], size: int, expression: list[str], left: tuple[Any, ...] | None) -> None:
-    key = _key(words, size)
+def _wants_scouts(fd: int, size: int) -> bool:
+    """Whether the records of a large capture are large."""
+    if size < LARGE_FROM:
+        return False
+    from netbpf.engine.llvm.scouting import pays
+
+    data = os.pread(fd, SAMPLE_BYTES, FILE_HEADER)
+    return pays(data, 0, len(data))
+
+
+def _leave(words: list[str], scouted: bool, expression: list[str], left: tuple[Any, ...] | None) -> None:
+    key = _key(words, scouted)
     if left is not None and key and _is_steady(expression):
         cache.write_bytes(key, marshal.dumps((_sources(words), _libraries(), *left)))
 
@@ -155,9 +168,9 @@ def run(argv: list[str]) -> int | None:
         return None
 
 
-def _found(words: list[str], size: int) -> tuple[Any, ...] | None:
+def _found(words: list[str], scouted: bool) -> tuple[Any, ...] | None:
     """Code, functions of libc in it, argument block, context, and where things are in the block."""
-    key = _key(words, size)
+    key = _key(words, scouted)
     data = cache.read_bytes(key) if key else None
     if data is None:
         return None
@@ -167,7 +180,7 @@ def _found(words: list[str], size: int) -> tuple[Any, ...] | None:
     return tuple(rest)
 
 
-def _made(words: list[str], size: int) -> tuple[Any, ...] | None:
+def _made(words: list[str], scouted: bool) -> tuple[Any, ...] | None:
     """The same made anew, where the words are an expression and no option but ``--no-cache``."""
     use_cache = words[:1] != ["--no-cache"]
     option, *expression = words if use_cache else words[1:]
@@ -178,9 +191,9 @@ def _made(words: list[str], size: int) -> tuple[Any, ...] | None:
     begin()
     from netbpf.replay.first import made
 
-    left = made(" ".join(expression), size, use_cache=use_cache)
+    left = made(" ".join(expression), scouted=scouted, use_cache=use_cache)
     if use_cache:
-        _leave(words, size, expression, left)
+        _leave(words, scouted, expression, left)
     return left
 
 
@@ -192,7 +205,8 @@ def _replay(path: str, words: list[str]) -> int | None:
         return None
     if size > TERMINAL_FROM and sys.stderr.isatty():
         return None
-    found = _found(words, size) or _made(words, size)
+    scouted = _wants_scouts(fd, size)
+    found = _found(words, scouted) or _made(words, scouted)
     if found is None:
         return None
     image, entry, stubs, block, meta, fields = found

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.engines import INTERP
 from support.programs_of import loaded_program
 
-import netbpf.engine.llvm.windows as windows_module
+from netbpf.engine.llvm import scouting
 from netbpf.engine.llvm.compile import compile_object
 from netbpf.engine.llvm.engine import NativeEngine
 from netbpf.engine.llvm.ir import INTRINSICS
@@ -142,6 +142,10 @@ def test_every_chain_is_at_a_record(name: str) -> None:
         assert going_on == (block < 4)
 
 
+def test_python_and_native_code_agree_on_what_is_large() -> None:
+    assert (scouting.LARGE, scouting.SAMPLE) == (scouts.LARGE, scouts.SAMPLE)
+
+
 def test_small_records_are_left_alone() -> None:
     data = struct.pack("<IIII", 1_700_000_000, 5, 64, 64) + bytes(64)
     assert Scouts(pcap(), data * (3 * scouts.BLOCK // 80)).call("begin", 0) == 0
@@ -199,7 +203,7 @@ def replayed(engine: Any, path: Path) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("kind", ["pcap", "pcapng"])
 def test_nothing_changes(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(windows_module, "SCOUTED_BYTES", 1)
+    monkeypatch.setattr(scouting, "SCOUTED_BYTES", 1)
     path = tmp_path / "capture"
     path.write_bytes(capture(random.Random(kind), kind, 9 << 20))
     assert replayed(NativeEngine(use_cache=False), path) == replayed(INTERP, path)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from support.vectors import ROOT
 
-from netbpf.engine.llvm import cache
-from netbpf.engine.llvm.windows import SCOUTED_BYTES
+from netbpf.engine.llvm import cache, scouting
+from netbpf.packet.pcap import PcapWriter
+from netbpf.packet.record import Record
 from netbpf.replay import quick
 from netbpf.sources.expr import find_libpcap
 
@@ -64,18 +65,27 @@ def test_what_is_damaged_or_from_another_version_is_left_alone(tmp_path: Path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     want = said(replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path))
     (left,) = (tmp_path / "netbpf").glob("quick-*")
-    assert quick._found(FILTER, 1000) is not None
+    assert quick._found(FILTER, False) is not None
     whole = left.read_bytes()
     left.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert quick._found(FILTER, 1000) is None
+    assert quick._found(FILTER, False) is None
     assert said(replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path)) == want
     cache.write_bytes(left.name, quick.marshal.dumps(([("another", 1, 2)], [], b"")))
-    assert quick._found(FILTER, 1000) is None
+    assert quick._found(FILTER, False) is None
 
 
-def test_large_captures_have_code_of_their_own() -> None:
-    assert quick.LARGE_FROM == SCOUTED_BYTES
-    assert quick._key(FILTER, 1000) == quick._key(FILTER, SCOUTED_BYTES - 1) != quick._key(FILTER, SCOUTED_BYTES)
+def test_large_captures_of_large_packets_have_code_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quick.LARGE_FROM == scouting.SCOUTED_BYTES
+    for module, name in ((quick, "LARGE_FROM"), (scouting, "SCOUTED_BYTES")):
+        monkeypatch.setattr(module, name, 1)
+    for packet_bytes, scouted in ((60, False), (1000, True)):
+        path = tmp_path / f"{packet_bytes}.pcap"
+        with open(path, "wb") as f, PcapWriter(f) as writer:
+            for n in range(1, 80):
+                writer.write(Record(n, n, packet_bytes, bytes(packet_bytes), 1, 0, 0))
+        with open(path, "rb") as f:
+            assert quick._wants_scouts(f.fileno(), path.stat().st_size) == scouted
+    assert quick._key(FILTER, True) != quick._key(FILTER, False)
 
 
 @pytest.mark.parametrize("expression", ["host example", "port http", "net example", "ether host gateway"])

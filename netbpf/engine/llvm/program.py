@@ -4,6 +4,7 @@ what they call back for. Knows no LLVM; that is ``compile``'s. Windows and batch
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -42,6 +43,7 @@ BPF_PROG_TYPE_SOCKET_FILTER: Final = 1
 FAULT_ARGS: Final = ("fault_kind", "fault_pc", "fault_address", "fault_size", "fault_access")
 SCRATCH_BYTES: Final = 1 << 19  # longer than any captured Ethernet frame
 _NO_TARGETS: Final = (ctypes.c_uint64 * len(TARGET_ROW))()  # a table of one row for no program
+_COMPILING: Final = _thread.allocate_lock()  # one at a time: cores of a replay may find at once that they want other code
 _ENTRY: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
 
 
@@ -203,7 +205,8 @@ class NativeProgram:
     def _code(self, variant: Variant) -> Code:
         code = self._codes.get(variant)
         if code is None:
-            code = self._codes[variant] = Code(self.program, variant, self._use_cache)
+            with _COMPILING:
+                code = self._codes[variant] = Code(self.program, variant, self._use_cache)
         if code.is_checked and not self._is_mapped:
             self._map_regions()
         if code.calls_back and self._bridge is None:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from netbpf.abi.net import LINKTYPE_ETHERNET
 from netbpf.engine.base import Totals, Verdicts
+from netbpf.engine.llvm import scouting
 from netbpf.engine.llvm.abi import (
     ARGS,
     META_BYTES,
@@ -30,8 +31,6 @@ from netbpf.packet.sink import CaptureWriter
 NO_LIMIT: Final = 1 << 62
 ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
 OUTPUT_BYTES: Final = 1 << 20
-SCOUTED_BYTES: Final = 128 << 20  # of a capture, from which on scouts save more than their compilation takes
-SCOUTED: Final = frozenset({"pcap", "pcapng"})
 _PACKETS: Final = ARGS["packets"] >> 3  # the first of packets bytes accepted trimmed last_ns next_ns ran_ns status
 
 
@@ -166,8 +165,7 @@ class NativeLoaded(NativeProgram):
         """See WindowWalker."""
         columns = None if verdicts is None else _Columns(verdicts)
         while True:
-            is_large = window.layout.kind in SCOUTED and len(window.buffer) >= SCOUTED_BYTES
-            code = self._ready(window.layout, output, columns is not None, is_large=is_large)
+            code = self._ready(window.layout, output, columns is not None, window)
             most = max_packets if columns is None else min(max_packets, columns.rows)
             packets, status = self._step(code, window, totals, stop_ns, most, columns)
             max_packets -= packets
@@ -225,22 +223,23 @@ class NativeLoaded(NativeProgram):
                 output.append_raw(room[:used], written)
         self._set("out_used", 0)
 
-    def _ready(self, layout: RecordLayout, output: CaptureWriter | None, results: bool, *, is_large: bool) -> Code:
-        """The code for windows of this layout, Args made ready for it."""
+    def _ready(self, layout: RecordLayout, output: CaptureWriter | None, results: bool, window: Walkable) -> Code:
+        """The code for windows of this layout as this one is, Args made ready for it."""
         known = self._prepared
-        if known is None or known.output is not output or known.device is not self.device or (
+        is_new = known is None or known.output is not output or known.device is not self.device or (
             layout is not known.layout and layout != known.layout
-        ) or (is_large and not known.variant.scouted):
-            known = self._prepared = self._prepare(layout, output, is_large=is_large)
+        )
+        if known is None or is_new or (not known.variant.scouted and _wants_scouts(window)):
+            known = self._prepared = self._prepare(layout, output, scouted=_wants_scouts(window))
         if results:
             return self._code(replace(known.variant, results=True))
         return known.code
 
-    def _prepare(self, layout: RecordLayout, output: CaptureWriter | None, *, is_large: bool) -> _Prepared:
+    def _prepare(self, layout: RecordLayout, output: CaptureWriter | None, *, scouted: bool) -> _Prepared:
         """What stays the same from window to window of one layout, into Args."""
         linktype = _walked_linktype(layout)
         variant = Variant.of_layout(layout, self._variant_of(layout.kind, linktype))
-        variant = replace(variant, scouted=is_large)
+        variant = replace(variant, scouted=scouted)
         if output is not None:
             variant = replace(variant, output=output.kind, output_unit_ns=output.unit_ns)
         code = self._code(variant)
@@ -255,9 +254,10 @@ class NativeLoaded(NativeProgram):
         )  # fmt: skip
         return _Prepared(layout, self.device, output, variant, code, rows, room)
 
-    def prepare(self, layout: RecordLayout, capture_bytes: int) -> None:
-        """Have the code for windows of this layout in a capture of that size at hand."""
-        self._ready(layout, None, False, is_large=layout.kind in SCOUTED and capture_bytes >= SCOUTED_BYTES)
+    def prepare(self, layout: RecordLayout, *, scouted: bool) -> None:
+        """Have code for windows of this layout at hand, with or without scouts where there is none yet."""
+        if self._prepared is None or self._prepared.layout != layout:
+            self._prepared = self._prepare(layout, None, scouted=scouted)
 
     def on_maps(self, maps: tuple[Map, ...], env: Env) -> NativeLoaded:
         """The same program, and the same code, on other maps of the same shapes."""
@@ -299,6 +299,12 @@ class NativeLoaded(NativeProgram):
             row: list[Any] = [usable, i.snaplen, i.ts_multiplier & NEVER_NS, i.ts_divisor & NEVER_NS, i.ts_offset_ns & NEVER_NS]
             rows[LAYOUT_ROW_WORDS * k : LAYOUT_ROW_WORDS * k + 5] = row
         return rows
+
+
+def _wants_scouts(window: Walkable) -> bool:
+    if window.layout.kind not in ("pcap", "pcapng") or len(window.buffer) < scouting.SCOUTED_BYTES:
+        return False
+    return scouting.wants_scouts(window.buffer, window.start, window.end, window.layout)
 
 
 def _walked_linktype(layout: RecordLayout) -> int:
