@@ -36,7 +36,8 @@ PIECE = 16 << 20
 TERMINAL_FROM = 64 << 20  # larger files take long enough to see how they go
 LARGE_FROM = 128 << 20  # and may have code with scouts, see engine.llvm.scouting
 SAMPLE_BYTES = 1 << 16
-MADV_POPULATE_READ, MADV_DONTNEED = 22, 4
+AROUND_BYTES = 64 << 10  # what Linux maps around a page that is touched; see packet.stream
+MADV_DONTNEED = 4
 NO_LIMIT, NEVER = 1 << 62, (1 << 64) - 1
 STATUS_END = 0
 MAX_PROGRAM_BYTES = 1 << 20
@@ -255,7 +256,7 @@ class _Pages:
     multiples of PIECE, where the system may map large pages. With more than one piece a second thread does it."""
 
     def __init__(self, capture: mmap.mmap, size: int) -> None:
-        self._at, self._size = _address(capture), size
+        self._capture, self._at, self._size = capture, _address(capture), size
         self._madvise = _Madvise(_libc("madvise"))  # without the interpreter's lock, which mmap.madvise would keep
         self._wanted, self._there = _thread.allocate_lock(), _thread.allocate_lock()
         self._threaded = size > PIECE
@@ -265,7 +266,7 @@ class _Pages:
             _thread.start_new_thread(self._serve, ())
 
     def _bring(self, first: int) -> None:
-        self._madvise(self._at + first, min(PIECE, self._size - first), MADV_POPULATE_READ)
+        self._capture[first : first + PIECE : AROUND_BYTES]
 
     def _serve(self) -> None:
         for first in range(0, self._size, PIECE):
