@@ -31,6 +31,7 @@ from netbpf.packet.sink import CaptureWriter
 NO_LIMIT: Final = 1 << 62
 ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
 OUTPUT_BYTES: Final = 1 << 20
+LOOK_AGAIN_BYTES: Final = 1 << 26
 _PACKETS: Final = ARGS["packets"] >> 3  # the first of packets bytes accepted trimmed last_ns next_ns ran_ns status
 
 
@@ -71,6 +72,7 @@ class NativeLoaded(NativeProgram):
     """A program as native code that runs many packets a call."""
 
     _prepared: _Prepared | None
+    _looked_at = -LOOK_AGAIN_BYTES  # where in the capture it was last seen whether records are large
     shard = shards = 0  # of windows only the packets whose flow modulo ``shards`` is ``shard`` run; 0: all do
 
     def run(self, batch: PacketBatch) -> Verdicts:
@@ -229,8 +231,10 @@ class NativeLoaded(NativeProgram):
         is_new = known is None or known.output is not output or known.device is not self.device or (
             layout is not known.layout and layout != known.layout
         )
-        if known is None or is_new or (not known.variant.scouted and _wants_scouts(window)):
-            known = self._prepared = self._prepare(layout, output, scouted=_wants_scouts(window))
+        is_scouted = known is not None and known.variant.scouted
+        scouted = is_scouted or self._wants_scouts(window)
+        if known is None or is_new or scouted != is_scouted:
+            known = self._prepared = self._prepare(layout, output, scouted=scouted)
         if results:
             return self._code(replace(known.variant, results=True))
         return known.code
@@ -253,6 +257,15 @@ class NativeLoaded(NativeProgram):
             out=ctypes.addressof(room), out_size=len(room), out_used=0,
         )  # fmt: skip
         return _Prepared(layout, self.device, output, variant, code, rows, room)
+
+    def _wants_scouts(self, window: Walkable) -> bool:
+        """Whether the records of a large capture are large here. It is looked at now and then: a step of a replay is short."""
+        if window.layout.kind not in ("pcap", "pcapng") or len(window.buffer) < scouting.SCOUTED_BYTES:
+            return False
+        if self._looked_at <= window.start < self._looked_at + LOOK_AGAIN_BYTES:
+            return False
+        self._looked_at = window.start
+        return scouting.wants_scouts(window.buffer, window.start, window.end, window.layout)
 
     def prepare(self, layout: RecordLayout, *, scouted: bool) -> None:
         """Have code for windows of this layout at hand, with or without scouts where there is none yet."""
@@ -299,12 +312,6 @@ class NativeLoaded(NativeProgram):
             row: list[Any] = [usable, i.snaplen, i.ts_multiplier & NEVER_NS, i.ts_divisor & NEVER_NS, i.ts_offset_ns & NEVER_NS]
             rows[LAYOUT_ROW_WORDS * k : LAYOUT_ROW_WORDS * k + 5] = row
         return rows
-
-
-def _wants_scouts(window: Walkable) -> bool:
-    if window.layout.kind not in ("pcap", "pcapng") or len(window.buffer) < scouting.SCOUTED_BYTES:
-        return False
-    return scouting.wants_scouts(window.buffer, window.start, window.end, window.layout)
 
 
 def _walked_linktype(layout: RecordLayout) -> int:
