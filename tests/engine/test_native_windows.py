@@ -16,6 +16,7 @@ from netbpf.engine.base import Totals, Verdicts
 from netbpf.env import SteppedEnv
 from netbpf.errors import CaptureError
 from netbpf.packet import stream
+from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import Window
 from netbpf.packet.open import open_capture
 from netbpf.packet.pcap import PcapWriter
@@ -190,3 +191,11 @@ def test_strange_times_and_lengths(order: str, magic: int) -> None:
             out += rng.randbytes(12) + b"\x08\x00" + rng.randbytes(caplen - 14)
         suffix = "pcapng" if first_s > 1 << 31 else "pcap"  # which holds later times
         assert replayed(NATIVE, out, suffix) == replayed(INTERP, out, suffix)
+
+
+@pytest.mark.parametrize("field", [8, 12, 32, 44])  # mark, queue_mapping, priority, tc_index
+def test_what_a_program_writes_to_the_context_is_gone_with_the_packet(field: int) -> None:
+    text = f".type sched_cls\n r6 = r1\n r0 = *(u32 *)(r6 + {field})\n r2 = 5\n *(u32 *)(r6 + {field}) = r2\n exit"
+    batch = PacketBatch.from_records([Record(n, n, 60, bytes(60), 1, 0, n % 3) for n in range(1, 9)])
+    got, want = (e.load(loaded_program(text), SteppedEnv()).run(batch).verdict for e in (NATIVE, INTERP))
+    assert got == want

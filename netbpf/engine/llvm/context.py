@@ -75,5 +75,6 @@ def emit_ctx_store(s: SubprogLowerer, pc: int, i: Instruction, value: str, bits:
     if row.name in _BYTES:
         s.f.store(bits, value, s.f.gep("%meta", META[_BYTES[row.name]] + off - row.off))
     else:
+        s.owner.written_meta.add(row.name)
         s.f.store(64, s.f.zext(value, bits), s.f.gep("%meta", META[row.name]), 8)
     return True

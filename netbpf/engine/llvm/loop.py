@@ -172,7 +172,7 @@ class Loop:
             f.lines.append(f"  %{pointer}.v = alloca ptr")
         f.lines.append(f"  %meta = alloca [{META_BYTES} x i8], align 8")
         load_maps(f, len(self.owner.program.maps))
-        defaults = self.arg_ptr("meta")
+        self._defaults = defaults = self.arg_ptr("meta")
         f.do(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 %meta, ptr align 8 {defaults}, i64 {META_BYTES}, i1 false)")
         self.queue = f.load(64, f.gep(defaults, META["queue_mapping"]), 8)
         self.buf, self.end, self._max = self.arg_ptr("buf"), self.arg("end"), self.arg("max_packets")
@@ -225,6 +225,8 @@ class Loop:
             f.store(64, "0", f.gep("%a", ARGS["tail_calls"]), 8)
         if self._needs("cb"):
             f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {f.gep('%meta', META['cb0'])}, i8 0, i64 24, i1 false)")
+        for field in sorted(self.owner.written_meta):  # by the packet before, maybe
+            self.put(field, f.load(64, f.gep(self._defaults, META[field]), 8))
         if self.variant.trace_clock and (self.owner.may_fault or "now_ns" in self.owner.used_args):
             self.set_clock()
         caplen, wirelen = self.get("caplen"), self.get("wirelen")

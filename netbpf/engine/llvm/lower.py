@@ -181,6 +181,7 @@ class Lowerer:
         self.may_fault = checked or calls_back
         self.around = Surroundings(program.maps, alone=not calls_back)
         self.used_meta: set[str] = set()
+        self.written_meta: set[str] = set()  # of those, what it writes; but cb, which has bytes
         self.used_args: set[str] = set()
         self.used_inner: set[int] = set()  # maps of maps whose inner maps are operated on
         self.used_kernels: set[str] = set()  # modules of kernels that belong to no map
