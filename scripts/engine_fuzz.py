@@ -30,6 +30,7 @@ from verifier_programs import generate, make_record, mutate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from support.random_calls import random_calls
+from support.split_programs import random_split
 
 from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.interp.engine import InterpEngine
@@ -43,6 +44,7 @@ from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.packet.skbuff import SkBuff
 from netbpf.replay.core import Replay
+from netbpf.replay.output import CaptureOutput
 
 BOUNDED = InterpEngine(insn_limit=20_000)  # a run that is longer is left out
 ETHERTYPES = (b"\x08\x00", b"\x08\x00", b"\x86\xdd", b"\x08\x06", b"\x81\x00", b"\x88\xa8", b"\x00\x2e")
@@ -73,7 +75,8 @@ def next_chain(rng: random.Random) -> dict[str, Any]:
 
 
 def next_record(rng: random.Random, recent: list[dict[str, Any]]) -> dict[str, Any]:
-    """A chain, a program of map operations and calls, any new program, or a mutation of one that was accepted lately."""
+    """A chain, a program of map operations and calls, one that looks tables up early, any new program, or a mutation of one that
+    was accepted lately."""
     pick = rng.random()
     if pick < 0.2:
         return next_chain(rng)
@@ -81,6 +84,8 @@ def next_record(rng: random.Random, recent: list[dict[str, Any]]) -> dict[str, A
         return {"text": random_text(rng)}
     if pick < 0.5:
         return random_calls(rng)
+    if pick < 0.6:
+        return {"text": random_split(rng)}
     if not recent or rng.random() < 0.7:
         return generate(rng)
     base = rng.choice(recent)
@@ -119,17 +124,18 @@ def written(records: list[Record]) -> bytes:
 
 
 def replay_outcome(engine: Any, record: dict[str, Any], privilege: str, capture: bytes) -> tuple[Any, ...]:
-    """Totals, maps and clock after a replay, or where it faulted."""
+    """Totals, maps, clock and what was written after a replay, or where it faulted."""
     program, env = proved_program(record, privilege), new_env()
     assert program is not None
-    maps = reached_maps(program)
-    replay = Replay(engine.load(program, env), {})
+    maps, output, kept = reached_maps(program), CaptureOutput("kept.pcap"), io.BytesIO()
+    output.writer = PcapWriter(kept)
+    replay = Replay(engine.load(program, env), {}, output=output)
     try:
         with open_capture(io.BytesIO(capture)) as reader:
             deque(replay.run(reader), 0)
     except EngineFault as fault:
         return ("fault", fault.pc)
-    return (replay.totals, [map_bytes(m) for m in maps], env.now_ns, env.rng_state)
+    return (replay.totals, [map_bytes(m) for m in maps], env.now_ns, env.rng_state, kept.getvalue())
 
 
 OUTCOMES = {"batch": batch_outcome, "replay": replay_outcome}

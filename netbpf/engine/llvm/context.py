@@ -33,6 +33,12 @@ def _ctx_offset(s: SubprogLowerer, pc: int, register: int, off: int) -> int:
     return off + (known.value if known and known.kind == "ctx" else 0)
 
 
+def is_pointer(s: SubprogLowerer, pc: int, i: Instruction) -> bool:
+    """Whether a load from the context gives an address."""
+    row = _field(s, _ctx_offset(s, pc, i.src, i.off), SIZE_BYTES[bpf_size(i.code)])
+    return row is not None and row.name in CTX_RULES[s.owner.program.prog_type].pointers
+
+
 def emit_ctx_load(s: SubprogLowerer, pc: int, i: Instruction) -> str | None:
     """The loaded value, zero-extended to 64 bits; None where nothing can be read so, which no verifier lets through.
 

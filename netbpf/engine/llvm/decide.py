@@ -141,9 +141,6 @@ class Decider(SubprogLowerer):
     def _bound(self, value: str) -> int:
         return self._most.get(value, TOP) if value.startswith("%") else int(value) & TOP
 
-    def reads_context(self, pc: int, r: int) -> bool:
-        return self._is_ctx(pc, r)
-
     # --- instructions --------------------------------------------------------------------------------------------------------
     def _alu(self, pc: int, i: Instruction) -> None:
         most = self._most_of(i)
@@ -235,7 +232,7 @@ def _is_pure(d: Decider, pc: int) -> bool:
     if cls in (BPF_ALU, BPF_ALU64):
         return op not in (BPF_DIV, BPF_MOD) and (op != BPF_END or i.imm in (16, 32, 64))
     if cls == BPF_LDX:
-        return d.reads_context(pc, i.src)
+        return d.is_ctx(pc, i.src)
     if cls == BPF_LD:
         return i.src == 0 if is_ld_imm64(i.code) else bpf_mode(i.code) == BPF_IND or s32(i.imm) >= 0
     return cls in (BPF_JMP, BPF_JMP32) and op not in (BPF_CALL, BPF_JCOND) and all(t > pc for t in successors(d.insns, pc))

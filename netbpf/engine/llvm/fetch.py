@@ -3,7 +3,7 @@ of a ring: ``ring``).
 
 A fetcher sets the loop's slots caplen, wirelen, stamp, interface, direction and next, and ``%raw.v``, the packet's first byte,
 then goes on in block ``frame``; or it leaves for ``ended`` (nothing whole is left), ``tick`` (the packet's time is stop_ns or
-later) or ``odd`` (Python deals with what is there). Nothing was consumed then.
+later; not of a loop without a stop_ns) or ``odd`` (Python deals with what is there). Nothing was consumed then.
 
 A stamp is the packet's time in a form that orders as times do: of a pcap record seconds << 32 | fraction, as two multiplications
 a packet tell in a loop this short; else nanoseconds.
@@ -32,8 +32,9 @@ MAX_BLOCK_BYTES: Final = 16 << 20
 
 def _stop_at_tick(p: Loop) -> None:
     f = p.f
-    f.cond(f.test("uge", p.get("stamp"), p.stop), "tick", "before")
-    f.label("before")
+    if p.stop:
+        f.cond(f.test("uge", p.get("stamp"), p.stop), "tick", "before")
+        f.label("before")
 
 
 def _word(p: Loop, base: str, off: int, bits: int = 32) -> str:
@@ -81,7 +82,8 @@ def fetch_record(p: Loop) -> None:
     p.set("wirelen", wirelen)
     p.set("next", after)
     p.set_raw(f.gep(p.buf, data))
-    _stamp(p, at)
+    if p.stop:
+        _stamp(p, at)
     _stop_at_tick(p)
     emit_prefetch(p, pos)
 

@@ -6,7 +6,7 @@ slots and map calls are bound to their map even where the verifier's facts say n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from netbpf.ints import s64
@@ -156,3 +156,36 @@ def _add(left: Known | None, amount: int | None, sign: int) -> Known | None:
         return None
     total = left.value + sign * amount
     return Known(left.kind, total if left.kind != "num" else total & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def live_registers(insns: Program, pcs: Collection[int]) -> dict[int, int]:
+    """pc -> a mask of the registers R6 to R9 that may be read from there on before they are written, for ``pcs``, all that can
+    be reached."""
+    live = dict.fromkeys(pcs, 0)
+    changed = True
+    while changed:
+        changed = False
+        for pc in sorted(live, reverse=True):
+            after = 0
+            for target in successors(insns, pc):
+                after |= live.get(target, 0)
+            read, written = _reads_and_writes(insns[pc])
+            mask = (read | after & ~written) & 0b11_1100_0000
+            changed = changed or mask != live[pc]
+            live[pc] = mask
+    return live
+
+
+def _reads_and_writes(i: Instruction) -> tuple[int, int]:
+    """Masks of registers: what an instruction may read, and what it surely writes. What a call reads and writes is left out."""
+    cls, op, dst = bpf_class(i.code), bpf_op(i.code), 1 << i.dst
+    source = 1 << i.src if cls in (BPF_LDX, BPF_STX) or bpf_src(i.code) == BPF_X else 0
+    if is_ld_imm64(i.code):
+        return 0, dst
+    if cls == BPF_LD:
+        return 1 << 6 | 1 << i.src, 0
+    if cls == BPF_LDX or (cls in (BPF_ALU, BPF_ALU64) and op == BPF_MOV):
+        return source, dst
+    if cls in (BPF_JMP, BPF_JMP32) and op in (BPF_JA, BPF_CALL, BPF_EXIT, BPF_JCOND):
+        return 0, 0
+    return dst | source, 0

@@ -47,7 +47,7 @@ ARRIVAL_FIELDS: Final = ("pkt_type", "ingress_ifindex", "ifindex", "queue_mappin
 
 _SLOTS: Final = tuple(
     "pos n bytes acc trim last pf next caplen wirelen stamp pktlen pktcap interface direction option moved out seen "
-    "written ran skipped".split()
+    "row written ran skipped".split()
 )
 _POINTERS: Final = ("pkt", "mac", "raw", "hdr")
 _STATUS_OF: Final = {
@@ -64,13 +64,11 @@ _TIMES: Final = {"last": "last_ns", "stamp": "next_ns", "ran": "ran_ns"}
 def emit_loop(lowerer: Lowerer, variant: Variant) -> str:
     """The packet loop, and the one that runs ahead of it where that pays."""
     before = [carry_function() if variant.kind == "pcap" else "", prefetch.emit_scouts(variant)]
-    if not lowerer.program.maps:
+    if lowerer.split is None:
         return "\n".join([*before, Loop(lowerer, variant).text()])
-    from netbpf.engine.llvm.ahead import Ahead, worth_while
+    from netbpf.engine.llvm.ahead import emit_led_loop
 
-    tables = worth_while(lowerer, variant)
-    ahead = Ahead(lowerer, variant, tables).text() if tables else ""
-    return "\n".join([*before, ahead, Loop(lowerer, variant, tables).text()])
+    return "\n".join([*before, emit_led_loop(lowerer, variant, lowerer.split)])
 
 
 class Loop:
@@ -78,9 +76,8 @@ class Loop:
 
     prefetches = True
 
-    def __init__(self, lowerer: Lowerer, variant: Variant, ahead_of: tuple[int, ...] = ()) -> None:
+    def __init__(self, lowerer: Lowerer, variant: Variant) -> None:
         self.owner, self.variant = lowerer, variant
-        self._ahead_of = ahead_of  # tables that are looked up ahead
         self.used = lowerer.used_meta
         self.is_ring = variant.kind == "ring"
         self.f = Function(f"define i64 @run({args_parameter(lowerer)}) nounwind")
@@ -91,8 +88,7 @@ class Loop:
         f.label("head")
         f.cond(f.op(f"icmp uge i64 {self.get('n')}, {self._max}"), "full", "fetch")
         f.label("fetch")
-        if self._ahead_of:
-            self._look_ahead()
+        self.look_ahead()
         FETCHERS[self.variant.kind](self)
         f.label("frame")
         if self.variant.sharded:
@@ -113,13 +109,8 @@ class Loop:
         f.ret("i64 0")
         return f.text()
 
-    def _look_ahead(self) -> None:
-        """Past what was looked at, look at some more."""
-        f = self.f
-        f.cond(f.test("uge", self.get("pos"), self.get("seen")), "unseen", "looked")
-        f.label("unseen")
-        self.set("seen", f.op(f"call i64 @ahead(ptr %a, i64 {self.get('pos')})"))
-        f.label("looked")
+    def look_ahead(self) -> None:
+        """What there is to do with the packets from here on, before the next one is fetched."""
 
     def pass_over(self) -> None:
         """On to the next packet where this one is of another shard."""
@@ -195,10 +186,6 @@ class Loop:
         self.set("pos", pos)
         prefetch.begin(self, pos)
         self.set("out", self.arg("out_used"))
-        if self._ahead_of:
-            from netbpf.engine.llvm.ahead import is_grown
-
-            self.set("seen", f.select(is_grown(f, self.owner, self._ahead_of), 64, pos, prefetch.NO_PREFETCH))
 
     def first(self) -> str:
         """Where in the window it begins."""
@@ -357,12 +344,16 @@ class Loop:
         self.load_packet()
         if not self.owner.may_fault:
             self._count_bytes()  # while wirelen is at hand: what the program needs leaves no register for it
-        r0 = f.op(f"call i64 @prog({self.owner.around.passed})")
+        r0 = self.run_program()
         self._verdict = f.op(f"and i64 {r0}, 4294967295")
         if self.owner.may_fault:
             f.cond(f.op(f"icmp eq i64 {self.arg('fault')}, 0"), "counted", "faulted")
             f.label("counted")
             self._count_bytes()
+
+    def run_program(self) -> str:
+        """R0 for the packet at hand."""
+        return self.f.op(f"call i64 @prog({self.owner.around.passed})")
 
     def _count_bytes(self) -> None:
         self.set("bytes", self.f.math("add", self.get("bytes"), self.get("wirelen")))

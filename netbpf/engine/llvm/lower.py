@@ -96,6 +96,7 @@ from netbpf.isa.opcodes import (
 from netbpf.program import InsnFacts, Subprog, VerifiedProgram
 
 if TYPE_CHECKING:
+    from netbpf.engine.llvm.split import Split
     from netbpf.maps.base import Map
 
 FUNC_TAG: Final = 0x6675_6E00_0000_0000  # with a subprogram's index, what a register holds that names it: no address
@@ -188,11 +189,13 @@ class Lowerer:
         self.walked: set[str] = set()  # tables, by the suffix of their functions, that bpf_for_each_map_elem goes through
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
         self.reserves_elsewhere = _calls_by_number(program)  # whether records may come from a helper that Python runs
+        self.split: Split | None = None  # where the main program is split, if it is
         self.start_of = {s.start: i for i, s in enumerate(self.subprogs)}
 
-    def functions(self) -> str:
-        """LLVM text of every subprogram; the main one is ``@prog``."""
-        texts = [SubprogLowerer(self, i).text() for i in range(len(self.subprogs))]
+    def functions(self, main: SubprogLowerer | None = None) -> str:
+        """LLVM text of every subprogram; the main one, ``main`` if that is given, is ``@prog``."""
+        main = SubprogLowerer(self, 0) if main is None else main
+        texts = [main.text(), *(SubprogLowerer(self, i).text() for i in range(1, len(self.subprogs)))]
         return "\n".join([check_text(), *texts] if self.checked else texts)
 
     def facts(self, pc: int) -> InsnFacts:
@@ -229,7 +232,7 @@ class SubprogLowerer:
         entry = ENTRY
         if self.is_main and not owner.on_memory:
             entry = (None, Known("ctx", 0), *ENTRY[2:])
-        self.states: dict[int, Regs] = analyse(self.insns, self.subprog.start, self.subprog.end, entry, self._ends)
+        self.states: dict[int, Regs] = analyse(self.insns, self.subprog.start, self.subprog.end, entry, self.ends)
         self.f = Function(self._head())
         self.frame_bytes = ""  # of the frame, what is cleared or written
 
@@ -322,7 +325,7 @@ class SubprogLowerer:
     def _targets(self) -> set[int]:
         out: set[int] = set()
         for pc in self.states:
-            if self._ends(pc):
+            if self.ends(pc):
                 continue
             i = self.insns[pc]
             if bpf_class(i.code) in (BPF_JMP, BPF_JMP32) and bpf_op(i.code) not in (BPF_CALL, BPF_EXIT):
@@ -341,6 +344,11 @@ class SubprogLowerer:
 
     def known(self, pc: int, r: int) -> Known | None:
         return self.states[pc][r]
+
+    def is_slot(self, pc: int, r: int) -> bool:
+        """Whether R points to a place in the frame that is known."""
+        known = self.known(pc, r)
+        return known is not None and known.kind == "fp"
 
     def pointer(self, pc: int, r: int, off: int, size: int | str, access: int) -> str:
         """R + off as a pointer to ``size`` bytes (an i64 operand where it is no constant): a fixed slot of the frame where
@@ -374,14 +382,14 @@ class SubprogLowerer:
     # --- dispatch ----------------------------------------------------------------------------------------------------
     def _insn(self, pc: int) -> None:
         i = self.insns[pc]
-        if not self._ends(pc):
+        if not self.ends(pc):
             getattr(self, _CLASSES[bpf_class(i.code)])(pc, i)
         elif not self.owner.checked:
             self.f.br("abort")
         else:
             emit_fault(self, pc, FAULT_DEAD if self.owner.program.proved else FAULT_INSN)
 
-    def _ends(self, pc: int) -> bool:
+    def ends(self, pc: int) -> bool:
         """Whether no program goes on at ``pc``: dead code, which may hold anything, or in an unproved program nothing to run."""
         if self.owner.program.proved:
             return not self.owner.facts(pc).seen
@@ -465,7 +473,7 @@ class SubprogLowerer:
         bits = 8 * size
         if self.owner.facts(pc).ptr == "untrusted":  # a bad address would be ours
             raise self.unsupported(pc)
-        if self._is_ctx(pc, i.src):
+        if self.is_ctx(pc, i.src):
             self._load_ctx(pc, i)
             return
         value = self.f.load(bits, self.pointer(pc, i.src, i.off, size, READ))
@@ -486,7 +494,7 @@ class SubprogLowerer:
             raise self.unsupported(pc)
         emit_check(self, pc, self.f.op(f"add i64 {self.get(r)}, {off}"), str(size), access)
 
-    def _is_ctx(self, pc: int, r: int) -> bool:
+    def is_ctx(self, pc: int, r: int) -> bool:
         known = self.known(pc, r)
         return bool(known and known.kind == "ctx") or self.owner.facts(pc).ptr == "ctx"
 
@@ -495,7 +503,7 @@ class SubprogLowerer:
         size = SIZE_BYTES[bpf_size(i.code)]
         bits = 8 * size
         value = signed_text(i.imm, bits) if bpf_class(i.code) == BPF_ST else self.f.trunc(self.get(i.src), bits)
-        if self._is_ctx(pc, i.dst):
+        if self.is_ctx(pc, i.dst):
             from netbpf.engine.llvm.context import emit_ctx_store
 
             if not emit_ctx_store(self, pc, i, value, bits):

@@ -31,6 +31,12 @@ def _lookup_on(s: SubprogLowerer, m: MapRef, key: str, cpu: str) -> str:
     return s.f.op(f"call i64 @lookup{m.suffix}(ptr {m.base}, ptr {key}, i64 {cpu})")
 
 
+def lookup_hashed(s: SubprogLowerer, pc: int, m: MapRef, key_hash: str) -> str:
+    """The address that a look-up in a table gives, or 0; the hash of its key is known."""
+    key, cpu = key_operand(s, pc, m), cpu_operand(s, m, PER_CPU)
+    return s.f.op(f"call i64 @lookup_hashed{m.suffix}(ptr {m.base}, ptr {key}, i32 {key_hash}, i64 {cpu})")
+
+
 def _lookup_percpu(s: SubprogLowerer, pc: int) -> bool:
     """As a lookup, of the CPU in R3; 0 where there is none."""
     m = native_map(s, pc, KEYED & PER_CPU)

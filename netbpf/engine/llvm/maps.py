@@ -3,6 +3,7 @@
 They work on the bytes that ``netbpf.maps`` states (maps.table, maps.array ...) by the same rules. Each array or table *i* gets
 
     i64 @lookup{i}(ptr m, ptr key, i64 cpu)                          address of the value, or 0
+    i64 @lookup_hashed{i}(ptr m, ptr key, i32 hash, i64 cpu)         the same, of a table whose hash of the key is known
     i64 @update{i}(ptr m, ptr key, ptr value, i64 flags, i64 cpu)    0 or -errno; not the LRU kinds
     i64 @delete{i}(ptr m, ptr key)                                   0 or -errno; not the LRU kinds
 
@@ -327,9 +328,9 @@ class _Table:
             at = f.op(f"add i64 {at}, {f.op(f'mul i64 {cpu}, {self._header(f, 64, CPU_STRIDE)}')}")
         return f.gep("%m", at)
 
-    def _branch_on_key(self, f: Function, absent: str, present: str) -> str:
+    def _branch_on_key(self, f: Function, absent: str, present: str, key_hash: str = "") -> str:
         """Go on in block ``present`` with the index of the element that has %key, or in ``absent``."""
-        key_hash = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
+        key_hash = key_hash or f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
         e = f.op(f"call i32 @find{self.i}(ptr %m, ptr %key, i32 {key_hash})")
         f.cond(f.op(f"icmp eq i32 {e}, 0"), absent, present)
         f.label(present)
@@ -337,7 +338,14 @@ class _Table:
 
     def _lookup(self) -> str:
         f = Function(f"define internal i64 @lookup{self.i}(ptr %m, ptr %key, i64 %cpu) alwaysinline nounwind")
-        e = self._branch_on_key(f, "miss", "hit")
+        key_hash = f.op(f"call i32 @hash{self.i}(ptr %m, ptr %key)")
+        f.ret(f"i64 {f.op(f'call i64 @lookup_hashed{self.i}(ptr %m, ptr %key, i32 {key_hash}, i64 %cpu)')}")
+        return "\n".join([self._lookup_hashed(), f.text()])
+
+    def _lookup_hashed(self) -> str:
+        head = f"define internal i64 @lookup_hashed{self.i}(ptr %m, ptr %key, i32 %hash, i64 %cpu)"
+        f = Function(f"{head} alwaysinline nounwind")
+        e = self._branch_on_key(f, "miss", "hit", "%hash")
         if self.is_lru:
             f.store(8, "1", f.gep(self._element(f, e), REF_OFF))
         value = self._value(f, e, "%cpu")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from netbpf.engine.llvm.decide import decider
 from netbpf.engine.llvm.ir import INTRINSICS
-from netbpf.engine.llvm.lower import Lowerer
+from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
 from netbpf.engine.llvm.needs import needs_checks
 from netbpf.engine.llvm.single import emit_enter, emit_one
 from netbpf.engine.llvm.variant import Variant
@@ -67,4 +67,19 @@ def _kernels(names: Set[str]) -> str:
 def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> tuple[Lowerer, str]:
     checked = variant.checked or needs_checks(program)
     lowerer = Lowerer(program, variant.kind, checked=checked, calls_back=calls_back)
-    return lowerer, decider(lowerer, variant.kind) or lowerer.functions()
+    return lowerer, decider(lowerer, variant.kind) or lowerer.functions(_second_half(lowerer, variant))
+
+
+def _second_half(lowerer: Lowerer, variant: Variant) -> SubprogLowerer | None:
+    """The main program as a loop wants it that looks ahead."""
+    if not lowerer.program.maps:
+        return None
+    from netbpf.engine.llvm.ahead import worth_while
+    from netbpf.engine.llvm.halves import SecondHalf
+
+    tables = worth_while(lowerer, variant)
+    if not tables:
+        return None
+    half = SecondHalf(lowerer, tables)
+    lowerer.split = half.split
+    return half
