@@ -35,6 +35,7 @@ UNITS = {b"\xd4\xc3\xb2\xa1\x02\0\x04\0": 1000, b"\x4d\x3c\xb2\xa1\x02\0\x04\0":
 PIECE = 16 << 20
 TERMINAL_FROM = 64 << 20  # larger files take long enough to see how they go
 LARGE_FROM = 128 << 20  # and may have code with scouts, see engine.llvm.scouting
+WORTH_ONCE = 8 << 30  # even if it is thrown away
 SAMPLE_BYTES = 1 << 16
 AROUND_BYTES = 64 << 10  # what Linux maps around a page that is touched; see packet.stream
 MADV_DONTNEED = 4
@@ -206,7 +207,8 @@ def _replay(path: str, words: list[str]) -> int | None:
         return None
     if size > TERMINAL_FROM and sys.stderr.isatty():
         return None
-    scouted = _wants_scouts(fd, size)
+    is_kept = words[:1] != ["--no-cache"]
+    scouted = _wants_scouts(fd, size) if is_kept or size >= WORTH_ONCE else False
     found = _found(words, scouted) or _made(words, scouted)
     if found is None:
         return None

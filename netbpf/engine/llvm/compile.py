@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import binding as llvm
 
-OPT_LEVEL = 2
+OPT_LEVEL = 1  # the next one takes half as long again, and what it makes is no faster
 
 
 @cache
