@@ -30,6 +30,7 @@ from verifier_programs import generate, make_record, mutate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from support.random_calls import random_calls
+from support.random_filters import random_filter
 from support.split_programs import random_split
 
 from netbpf.engine.base import UnsupportedProgram
@@ -75,8 +76,8 @@ def next_chain(rng: random.Random) -> dict[str, Any]:
 
 
 def next_record(rng: random.Random, recent: list[dict[str, Any]]) -> dict[str, Any]:
-    """A chain, a program of map operations and calls, one that looks tables up early, any new program, or a mutation of one that
-    was accepted lately."""
+    """A chain, a program of map operations and calls, one that looks tables up early, one that only decides, any new program, or
+    a mutation of one that was accepted lately."""
     pick = rng.random()
     if pick < 0.2:
         return next_chain(rng)
@@ -86,6 +87,8 @@ def next_record(rng: random.Random, recent: list[dict[str, Any]]) -> dict[str, A
         return random_calls(rng)
     if pick < 0.6:
         return {"text": random_split(rng)}
+    if pick < 0.7:
+        return {"text": random_filter(rng)}
     if not recent or rng.random() < 0.7:
         return generate(rng)
     base = rng.choice(recent)
