@@ -162,11 +162,12 @@ class Fuzz:
             each["prog_type"] = "socket_filter"
         signal.alarm(SECONDS_EACH)
         try:
-            self._program(record, privilege)
-        except TooLong:
+            try:
+                self._program(record, privilege)
+            finally:
+                signal.alarm(0)
+        except TooLong:  # which may come while the alarm is turned off, too
             self.counts["took too long"] += 1
-        finally:
-            signal.alarm(0)
 
     def _program(self, record: dict[str, Any], privilege: str) -> None:
         if proved_program(record, privilege) is None:
