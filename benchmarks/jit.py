@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.in_memory import Helper, in_memory
-from benchmarks.native import HERE, SMALL_FILE_BYTES, Mapping, Walker, compiled, interleaved, programs, tell
+from benchmarks.native import HERE, Mapping, Walker, compiled, interleaved, large_traces, limit_loop, programs, tell
 from netbpf.isa.instruction import INSN_BYTES, encode
 from netbpf.maps.storage import MapBase
 from netbpf.sources import asm
@@ -198,10 +198,9 @@ def main() -> None:
     p.add_argument("--ubpf", type=Path, metavar="FOLDER", help="where uBPF is built")
     p.add_argument("files", nargs="*", help="names of traces, all large ones by default")
     a = p.parse_args()
-    paths = [a.traces / n for n in a.files] or [f for f in sorted(a.traces.glob("*.pcap")) if f.stat().st_size > SMALL_FILE_BYTES]
+    paths = large_traces(a.traces, a.files)
     with tempfile.TemporaryDirectory() as folder:
-        jits, limit = dict(others(Path(folder), a.ubpf)), compiled(Path(folder), "limit")
-        limit.walk_records.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]
+        jits, limit = dict(others(Path(folder), a.ubpf)), limit_loop(Path(folder))
         for path in paths if jits else ():
             for name in programs():
                 measure(name, path, limit, a.rounds, jits)

@@ -37,6 +37,7 @@ from netbpf.host.sim.host import SimHost
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.open import open_capture
 from netbpf.program import ProgramSpec
+from netbpf.replay.parallel import MADV_POPULATE_READ
 from netbpf.sources import cbpf
 from netbpf.sources.load import read_program
 
@@ -44,7 +45,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 EXPRESSION = "ip and tcp port 443 and not net 10.0.0.0/8"
 FILE_HEADER_BYTES = 24
-MADV_POPULATE_READ = 22
 INTERPRETED_PACKETS = 10_000
 
 
@@ -55,6 +55,18 @@ def compiled(folder: Path, name: str, *libraries: str) -> ctypes.CDLL:
     words = [compiler, "-O2", "-shared", "-fPIC", "-o", str(target), str(HERE / "c" / f"{name}.c"), *libraries]
     subprocess.run(words, check=True)
     return ctypes.CDLL(str(target))
+
+
+def limit_loop(folder: Path) -> ctypes.CDLL:
+    """The C loop that only walks the records: ``walk_records(address, bytes, where to put how many)``."""
+    limit = compiled(folder, "limit")
+    limit.walk_records.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]
+    return limit
+
+
+def large_traces(folder: Path, names: list[str]) -> list[Path]:
+    """The traces of these names; all large ones where there is none."""
+    return [folder / n for n in names] or [f for f in sorted(folder.glob("*.pcap")) if f.stat().st_size > SMALL_FILE_BYTES]
 
 
 def filter_spec() -> ProgramSpec:
@@ -129,8 +141,7 @@ def tell(name: str, seconds: float, packets: int, other: str, other_seconds: flo
 
 def measure_loops(path: Path, folder: Path, rounds: int) -> None:
     """(a), (b), (c) on a mapped file beside the limit."""
-    limit, mapping, count = compiled(folder, "limit"), Mapping(path), ctypes.c_uint64()
-    limit.walk_records.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]
+    limit, mapping, count = limit_loop(folder), Mapping(path), ctypes.c_uint64()
     walkers = {name: Walker(spec) for name, spec in programs().items()}
     ways: dict[str, Callable[[], object]] = {
         "limit": lambda: limit.walk_records(mapping.address, len(mapping.buffer), ctypes.byref(count))

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.native import FILE_HEADER_BYTES, SMALL_FILE_BYTES, Mapping, Walker, compiled, interleaved, programs, tell
+from benchmarks.native import FILE_HEADER_BYTES, Mapping, Walker, interleaved, large_traces, limit_loop, programs, tell
 
 PROGRAMS = ("a", "c")
 
@@ -76,10 +76,9 @@ def main() -> None:
     a = p.parse_args()
     loaded("progs", a.prototype / "programs.py")
     native = loaded("prototype_native", a.prototype / "native.py")
-    paths = [a.traces / n for n in a.files] or [f for f in sorted(a.traces.glob("*.pcap")) if f.stat().st_size > SMALL_FILE_BYTES]
+    paths = large_traces(a.traces, a.files)
     with tempfile.TemporaryDirectory() as folder:
-        limit = compiled(Path(folder), "limit")
-        limit.walk_records.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]
+        limit = limit_loop(Path(folder))
         for path in paths:
             measure(path, native, limit, a.rounds)
 

@@ -25,7 +25,6 @@ MAPPED_BYTES = 8 * 1024 * 1024
 HUGE_PAGE_BYTES = 2 * 1024 * 1024
 MAPPED_FROM_BYTES = 1024 * 1024  # smaller files are read
 AROUND_BYTES = 64 * 1024  # what Linux maps around a page that is touched, where it has it
-MADV_POPULATE_READ = 22  # Linux 5.14
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_PIECE_BYTES = 64 * 1024
 

@@ -28,10 +28,11 @@ from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.boundary import RecordFinder
 from netbpf.packet.capture import CaptureReader, RecordLayout, Window
-from netbpf.packet.stream import HUGE_PAGE_BYTES, MADV_POPULATE_READ, MappedStream
+from netbpf.packet.stream import HUGE_PAGE_BYTES, MappedStream
 from netbpf.replay.core import Interval, Replay
 
 CHUNK: Final = 64 * HUGE_PAGE_BYTES  # each begins on empty maps: what a packet finds there costs less than what it puts
+MADV_POPULATE_READ: Final = 22  # Linux 5.14
 SEGMENTS_AHEAD: Final = 3  # of a worker, each with maps of its own, before the first of them is merged
 
 

@@ -129,14 +129,16 @@ def leave(args: argparse.Namespace, loaded: Any) -> None:
     while hasattr(loaded, "of_linktype"):  # an expression holds a program for each link type
         loaded = loaded.of_linktype(LINKTYPE_ETHERNET)
     left = loaded.left_behind() if hasattr(loaded, "left_behind") else None
+    if left is None:
+        return
     with open(argv[1], "rb") as f:
-        scouted = _wants_scouts(f.fileno(), os.path.getsize(argv[1]))
+        scouted = _wants_scouts(f.fileno())
     _leave(words, scouted, args.filter or [], left)
 
 
-def _wants_scouts(fd: int, size: int) -> bool:
-    """Whether the records of a large capture are large."""
-    if size < LARGE_FROM:
+def _wants_scouts(fd: int, least: int = LARGE_FROM) -> bool:
+    """Whether the records of a capture of so many bytes at least are large."""
+    if os.fstat(fd).st_size < least:
         return False
     from netbpf.engine.llvm.scouting import pays
 
@@ -182,9 +184,8 @@ def _found(words: list[str], scouted: bool) -> tuple[Any, ...] | None:
     return tuple(rest)
 
 
-def _made(words: list[str], scouted: bool) -> tuple[Any, ...] | None:
+def _made(words: list[str], scouted: bool, use_cache: bool) -> tuple[Any, ...] | None:
     """The same made anew, where the words are an expression and no option but ``--no-cache``."""
-    use_cache = words[:1] != ["--no-cache"]
     option, *expression = words if use_cache else words[1:]
     if option != "--filter" or not expression or any(word.startswith("-") for word in expression):
         return None
@@ -207,9 +208,9 @@ def _replay(path: str, words: list[str]) -> int | None:
         return None
     if size > TERMINAL_FROM and sys.stderr.isatty():
         return None
-    is_kept = words[:1] != ["--no-cache"]
-    scouted = _wants_scouts(fd, size) if is_kept or size >= WORTH_ONCE else False
-    found = _found(words, scouted) or _made(words, scouted)
+    use_cache = words[:1] != ["--no-cache"]
+    scouted = _wants_scouts(fd, LARGE_FROM if use_cache else WORTH_ONCE)
+    found = _found(words, scouted) or _made(words, scouted, use_cache)
     if found is None:
         return None
     image, entry, stubs, block, meta, fields = found

@@ -5,23 +5,20 @@ from __future__ import annotations
 import io
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.engines import INTERP
 from support.programs_of import loaded_program
+from support.replays import replayed
 
 from netbpf.engine.llvm import ahead
 from netbpf.engine.llvm.engine import NativeEngine
 from netbpf.engine.llvm.module import module
 from netbpf.engine.llvm.variant import Variant
-from netbpf.env import SteppedEnv
 from netbpf.packet import stream
-from netbpf.packet.open import open_capture
 from netbpf.packet.pcap import PcapWriter
 from netbpf.packet.pcapng import PcapngWriter
 from netbpf.packet.record import Record
-from netbpf.replay.core import Replay
 
 ROOT = Path(__file__).parent.parent.parent
 FLOWS = (ROOT / "benchmarks" / "programs" / "flows.s").read_text()
@@ -100,14 +97,6 @@ def capture(rng: random.Random, kind: str, packets: int, hosts: int) -> bytes:
             data = frame(rng, hosts)
             writer.write(Record(n, 1_700_000_000_000_000_000 + n * 10_000_000, len(data), data, 1, 0, 0))
     return out.getvalue()
-
-
-def replayed(engine: Any, text: str, data: bytes) -> tuple[Any, ...]:
-    program, env = loaded_program(text), SteppedEnv()
-    replay = Replay(engine.load(program, env), {m.spec.name: m for m in program.maps})
-    with open_capture(io.BytesIO(data)) as reader:
-        intervals = list(replay.run(reader))
-    return replay.totals, intervals, [bytes(m.memory) for m in program.maps], env.now_ns
 
 
 @pytest.mark.parametrize("kind", ["pcap", "pcapng"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.engines import INTERP
 from support.programs_of import loaded_program
+from support.replays import walk_windows
 from support.split_cases import CUTS, HEAD, LOOK_UP, PROGRAMS
 from support.split_programs import random_split
 
@@ -23,7 +24,6 @@ from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.split import Cut, Split
 from netbpf.env import SteppedEnv
 from netbpf.packet import stream
-from netbpf.packet.capture import Window
 from netbpf.packet.open import open_capture
 from netbpf.packet.pcap import PcapWriter
 from netbpf.packet.pcapng import PcapngWriter
@@ -110,12 +110,7 @@ def test_every_verdict(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = capture(random.Random(3), "pcap little", 300, shortest=20)
     got, want, totals = Verdicts(), Verdicts(), Totals()
     loaded = NativeEngine(use_cache=False).load(loaded_program(PROGRAMS[name]), SteppedEnv())
-    with open_capture(io.BytesIO(data)) as reader:
-        for piece in reader.windows():
-            assert isinstance(piece, Window)
-            loaded.walk(piece, totals, verdicts=got)
-            if piece.start == piece.end:
-                break
+    walk_windows(loaded, data, totals, got)
     with open_capture(io.BytesIO(data)) as reader:
         for batch in reader.batches():
             want = INTERP.load(loaded_program(PROGRAMS[name]), SteppedEnv()).run(batch)
@@ -129,12 +124,7 @@ def test_sharded_walks(monkeypatch: pytest.MonkeyPatch) -> None:
         program, totals = loaded_program(text), Totals()
         loaded = NativeEngine(use_cache=False).load(program, SteppedEnv())
         loaded.shard, loaded.shards = shard, 3
-        with open_capture(io.BytesIO(data)) as reader:
-            for piece in reader.windows():
-                assert isinstance(piece, Window)
-                loaded.walk(piece, totals)
-                if piece.start == piece.end:
-                    break
+        walk_windows(loaded, data, totals)
         return totals, bytes(program.maps[0].memory)
 
     split = [walked(shard) for shard in range(3)]

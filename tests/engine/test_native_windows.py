@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.engines import CHECKED, INTERP, NATIVE
 from support.programs_of import loaded_program
+from support.replays import walk_windows
 
 import netbpf.engine.llvm.windows as windows_module
 from netbpf.engine.base import Totals, Verdicts
@@ -17,7 +18,6 @@ from netbpf.env import SteppedEnv
 from netbpf.errors import CaptureError
 from netbpf.packet import stream
 from netbpf.packet.batch import PacketBatch
-from netbpf.packet.capture import Window
 from netbpf.packet.open import open_capture
 from netbpf.packet.pcap import PcapWriter
 from netbpf.packet.pcapng import PcapngWriter
@@ -164,12 +164,7 @@ def test_columns_of_a_walk_are_those_of_batches(monkeypatch: pytest.MonkeyPatch)
             writer.write(record(rng, n)._replace(data=rng.randbytes(60), wirelen=60))
     got, want, totals = Verdicts(), Verdicts(), Totals()
     loaded = NATIVE.load(loaded_program(KEEPER), SteppedEnv())
-    with open_capture(io.BytesIO(out.getvalue())) as reader:
-        for piece in reader.windows():
-            assert isinstance(piece, Window)
-            loaded.walk(piece, totals, verdicts=got)
-            if piece.start == piece.end:
-                break
+    walk_windows(loaded, out.getvalue(), totals, got)
     with open_capture(io.BytesIO(out.getvalue())) as reader:
         for batch in reader.batches():
             want = INTERP.load(loaded_program(KEEPER), SteppedEnv()).run(batch)

@@ -9,13 +9,12 @@ import random
 import struct
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.engines import INTERP
-from support.programs_of import loaded_program
+from support.replays import replayed
 
 from netbpf.engine.llvm import scouting
 from netbpf.engine.llvm.compile import compile_object
@@ -25,12 +24,9 @@ from netbpf.engine.llvm.kernels import scouts
 from netbpf.engine.llvm.objfile import MappedCode
 from netbpf.engine.llvm.prefetch import emit_scouts
 from netbpf.engine.llvm.variant import Variant
-from netbpf.env import SteppedEnv
-from netbpf.packet.open import open_capture
 from netbpf.packet.pcap import PcapWriter
 from netbpf.packet.pcapng import PcapngWriter
 from netbpf.packet.record import Record
-from netbpf.replay.core import Replay
 
 FUNCTIONS = {"begin": "preserve_mostcc ", "turn": "preserve_mostcc ", "step": ""}
 START_NS = 1_700_000_000_000_000_000
@@ -193,17 +189,9 @@ def capture(rng: random.Random, kind: str, size: int) -> bytes:
     return out.getvalue()
 
 
-def replayed(engine: Any, path: Path) -> tuple[Any, ...]:
-    program, env = loaded_program(LENGTHS), SteppedEnv()
-    replay = Replay(engine.load(program, env), {m.spec.name: m for m in program.maps})
-    with open_capture(path) as reader:
-        intervals = list(replay.run(reader))
-    return replay.totals, intervals, [bytes(m.memory) for m in program.maps], env.now_ns
-
-
 @pytest.mark.parametrize("kind", ["pcap", "pcapng"])
 def test_nothing_changes(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(scouting, "SCOUTED_BYTES", 1)
     path = tmp_path / "capture"
     path.write_bytes(capture(random.Random(kind), kind, 9 << 20))
-    assert replayed(NativeEngine(use_cache=False), path) == replayed(INTERP, path)
+    assert replayed(NativeEngine(use_cache=False), LENGTHS, path) == replayed(INTERP, LENGTHS, path)

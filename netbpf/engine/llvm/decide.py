@@ -52,7 +52,6 @@ MOST_INSNS: Final = 40
 LEAST_BYTES: Final = MAC_BYTES + 4  # what is read in place of a load outside the packet
 REGISTERS: Final = 10  # but the frame pointer
 TOP: Final = (1 << 64) - 1
-LOOPS: Final = frozenset({"columns", "pcap", "pcapng", "ring"})
 
 
 class _Undecided(Exception):
@@ -210,9 +209,9 @@ class Decider(SubprogLowerer):
             self._go(pc + 1, self._and(taken, self._not(test)), regs)
 
 
-def decider(owner: Lowerer, kind: str) -> str:
+def decider(owner: Lowerer) -> str:
     """``@prog`` without branches, and ``@careful``; "" for a program that does more than decide, or would take long to."""
-    if kind not in LOOPS or owner.may_fault or len(owner.subprogs) != 1 or not owner.program.proved:
+    if owner.may_fault or len(owner.subprogs) != 1 or not owner.program.proved:
         return ""
     d = Decider(owner)
     if len(d.states) > MOST_INSNS or not all(_is_pure(d, pc) for pc in d.states):

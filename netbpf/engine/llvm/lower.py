@@ -336,9 +336,6 @@ class SubprogLowerer:
     def get(self, r: int) -> str:
         return self.f.load(64, f"%r{r}", 8)
 
-    def get32(self, r: int) -> str:
-        return self.f.trunc(self.get(r), 32)
-
     def set(self, r: int, value: str) -> None:
         self.f.store(64, value, f"%r{r}", 8)
 

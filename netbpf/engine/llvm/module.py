@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from netbpf.engine.llvm.decide import decider
 from netbpf.engine.llvm.ir import INTRINSICS
 from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
 from netbpf.engine.llvm.needs import needs_checks
 from netbpf.engine.llvm.single import emit_enter, emit_one
 from netbpf.engine.llvm.variant import Variant
 from netbpf.program import VerifiedProgram
+
+SINGLE: Final = frozenset({"one", "tail", "memory"})  # kinds of variants that have no loop
 
 
 class Module(NamedTuple):
@@ -33,7 +34,7 @@ def module(program: VerifiedProgram, variant: Variant) -> Module:
 
 
 def _run(lowerer: Lowerer, variant: Variant) -> str:
-    if variant.kind in ("one", "tail", "memory"):
+    if variant.kind in SINGLE:
         return emit_one(lowerer)
     from netbpf.engine.llvm.loop import emit_loop
 
@@ -67,7 +68,16 @@ def _kernels(names: Set[str]) -> str:
 def _lower(program: VerifiedProgram, variant: Variant, *, calls_back: bool) -> tuple[Lowerer, str]:
     checked = variant.checked or needs_checks(program)
     lowerer = Lowerer(program, variant.kind, checked=checked, calls_back=calls_back)
-    return lowerer, decider(lowerer, variant.kind) or lowerer.functions(_second_half(lowerer, variant))
+    return lowerer, _straight(lowerer, variant) or lowerer.functions(_second_half(lowerer, variant))
+
+
+def _straight(lowerer: Lowerer, variant: Variant) -> str:
+    """The program without branches, for a loop; "" where it cannot be."""
+    if variant.kind in SINGLE:
+        return ""
+    from netbpf.engine.llvm.decide import decider
+
+    return decider(lowerer)
 
 
 def _second_half(lowerer: Lowerer, variant: Variant) -> SubprogLowerer | None:

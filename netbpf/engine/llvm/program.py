@@ -206,7 +206,9 @@ class NativeProgram:
         code = self._codes.get(variant)
         if code is None:
             with _COMPILING:
-                code = self._codes[variant] = Code(self.program, variant, self._use_cache)
+                code = self._codes.get(variant)
+                if code is None:
+                    code = self._codes[variant] = Code(self.program, variant, self._use_cache)
         if code.is_checked and not self._is_mapped:
             self._map_regions()
         if code.calls_back and self._bridge is None:
