@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from support.random_calls import random_calls
 from support.random_filters import random_filter
 from support.split_programs import random_split
+from support.tally_programs import random_tally
 
 from netbpf.engine.base import UnsupportedProgram
 from netbpf.engine.interp.engine import InterpEngine
@@ -76,8 +77,8 @@ def next_chain(rng: random.Random) -> dict[str, Any]:
 
 
 def next_record(rng: random.Random, recent: list[dict[str, Any]]) -> dict[str, Any]:
-    """A chain, a program of map operations and calls, one that looks tables up early, one that only decides, any new program, or
-    a mutation of one that was accepted lately."""
+    """A chain, a program of map operations and calls, one that looks tables up early, one that only decides, one that counts
+    what it finds, any new program, or a mutation of one that was accepted lately."""
     pick = rng.random()
     if pick < 0.2:
         return next_chain(rng)
@@ -89,6 +90,8 @@ def next_record(rng: random.Random, recent: list[dict[str, Any]]) -> dict[str, A
         return {"text": random_split(rng)}
     if pick < 0.7:
         return {"text": random_filter(rng)}
+    if pick < 0.8:
+        return {"text": random_tally(rng)}
     if not recent or rng.random() < 0.7:
         return generate(rng)
     base = rng.choice(recent)

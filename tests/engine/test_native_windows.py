@@ -188,6 +188,21 @@ def test_strange_times_and_lengths(order: str, magic: int) -> None:
         assert replayed(NATIVE, out, suffix) == replayed(INTERP, out, suffix)
 
 
+def test_strange_records_alone_have_code_for_them() -> None:
+    def walked(fraction: int, caplen: int) -> set[bool]:
+        out = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 90, 1)
+        for n in range(50):
+            size = caplen if n == 30 else 60
+            out += struct.pack("<IIII", n, fraction if n == 40 else 0, size, size) + bytes(size)
+        loaded, totals = NATIVE.load(loaded_program(KEEPER), SteppedEnv()), Totals()
+        walk_windows(loaded, out, totals)
+        assert totals.packets == 50
+        return {v.tolerant for v in loaded._codes}
+
+    assert walked(999_999, 90) == {False}
+    assert walked(1_000_000, 90) == walked(0, 91) == {False, True}
+
+
 @pytest.mark.parametrize("field", [8, 12, 32, 44])  # mark, queue_mapping, priority, tc_index
 def test_what_a_program_writes_to_the_context_is_gone_with_the_packet(field: int) -> None:
     text = f".type sched_cls\n r6 = r1\n r0 = *(u32 *)(r6 + {field})\n r2 = 5\n *(u32 *)(r6 + {field}) = r2\n exit"

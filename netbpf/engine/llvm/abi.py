@@ -39,10 +39,12 @@ ARGS: Final = _layout(
     "handles regions n_regions depth budget call_pc fault_kind fault_pc fault_address fault_size fault_access "
     "shard shards link typed skipped"
 )
-ARGS_BYTES: Final = 8 * len(ARGS)
+SPARE_AT: Final = 8 * len(ARGS)  # behind the fields, bytes that code may write to and nobody looks at (``tally``)
+SPARE_BYTES: Final = 256
+ARGS_BYTES: Final = SPARE_AT + SPARE_BYTES
 
 # why a run stopped
-STATUS_END, STATUS_TICK, STATUS_COUNT, STATUS_RECORD, STATUS_FAULT, STATUS_ROOM, STATUS_INTERFACE = range(7)
+STATUS_END, STATUS_TICK, STATUS_COUNT, STATUS_RECORD, STATUS_FAULT, STATUS_ROOM, STATUS_INTERFACE, STATUS_STRANGE = range(8)
 
 # one u64 per scalar of the context; arrays of u32 (cb, the IPv6 addresses) at the end
 META: Final = _layout(

@@ -17,9 +17,9 @@ from netbpf.engine.llvm.halves import LOT, REACH, FirstHalf, emit_on_table
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.loop import Loop
 from netbpf.engine.llvm.lower import Lowerer
-from netbpf.engine.llvm.maps import table_prefetches
 from netbpf.engine.llvm.prefetch import NO_PREFETCH
 from netbpf.engine.llvm.shape import LRU_TABLES, TABLES
+from netbpf.engine.llvm.tables import table_prefetches
 from netbpf.maps.table import COUNT
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Ahead(Loop):
         self._context()
         f.label("go")
         self._look()
-        for name in ("ended", "tick", "odd"):
+        for name in ("ended", "tick", "odd", "strange"):
             f.label(name)
             f.br("leave")
         f.label("leave")

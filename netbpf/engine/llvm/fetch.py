@@ -3,7 +3,8 @@ of a ring: ``ring``).
 
 A fetcher sets the loop's slots caplen, wirelen, stamp, interface, direction and next, and ``%raw.v``, the packet's first byte,
 then goes on in block ``frame``; or it leaves for ``ended`` (nothing whole is left), ``tick`` (the packet's time is stop_ns or
-later; not of a loop without a stop_ns) or ``odd`` (Python deals with what is there). Nothing was consumed then.
+later; not of a loop without a stop_ns), ``odd`` (Python deals with what is there) or ``strange`` (a tolerant loop does). Nothing
+was consumed then.
 
 A stamp is the packet's time in a form that orders as times do: of a pcap record seconds << 32 | fraction, as two multiplications
 a packet tell in a loop this short; else nanoseconds.
@@ -71,10 +72,11 @@ def fetch_record(p: Loop) -> None:
     at = f.gep(p.buf, pos)
     caplen, wirelen = _word(p, at, 12 if v.wirelen_first else 8), _word(p, at, 8 if v.wirelen_first else 12)
     p.set("caplen", caplen)
-    f.unlikely(f.test("ugt", caplen, p.usual_caplen), "large", "sane")
-    f.label("large")
-    p.set("caplen", p.snaplen)
-    f.cond(f.test("ugt", caplen, p.max_caplen), "odd", "sane")
+    f.unlikely(f.test("ugt", caplen, p.usual_caplen), "large" if v.tolerant else "strange", "sane")
+    if v.tolerant:
+        f.label("large")
+        p.set("caplen", p.snaplen)
+        f.cond(f.test("ugt", caplen, p.max_caplen), "odd", "sane")
     f.label("sane")
     after = f.math("add", data, caplen)
     f.cond(f.test("ugt", after, p.end), "ended", "whole")
@@ -94,12 +96,18 @@ def _stamp(p: Loop, at: str) -> None:
     words = f.load(64, at)
     stamp = f.bswap(words, 64) if p.variant.big_endian else f.math("or", f.math("shl", words, 32), f.math("lshr", words, 32))
     p.set("stamp", stamp)
-    f.unlikely(f.test("uge", f.math("and", stamp, 0xFFFF_FFFF), p.units), "carry", "stamped")
+    f.unlikely(f.test("uge", f.math("and", stamp, 0xFFFF_FFFF), p.units), "carry" if p.variant.tolerant else "strange", "stamped")
+    if p.variant.tolerant:
+        _carry(p, stamp)
+    f.label("stamped")
+
+
+def _carry(p: Loop, stamp: str) -> None:
+    f = p.f
     f.label("carry")
     carried = f.op(f"call preserve_mostcc i64 @carry(i64 {stamp}, i64 {p.scale})")
     p.set("stamp", carried)
     f.cond(f.test("eq", carried, -1), "odd", "stamped")
-    f.label("stamped")
 
 
 def carry_function() -> str:

@@ -72,6 +72,12 @@ def successors(insns: Program, pc: int) -> Iterator[int]:
         yield pc + 1
 
 
+def called(i: Instruction) -> int:
+    """The helper that the instruction calls, else 0."""
+    is_call = bpf_class(i.code) == BPF_JMP and bpf_op(i.code) == BPF_CALL
+    return i.imm if is_call and i.src == 0 and bpf_src(i.code) != BPF_X else 0
+
+
 def analyse(insns: Program, start: int, end: int, entry: Regs, ends: Callable[[int], bool]) -> dict[int, Regs]:
     """pc -> what each register is known to hold before it, for every pc reachable from ``start``. Where ``ends`` holds the
     program goes no further, and there may be no instruction."""

@@ -124,6 +124,7 @@ class SecondHalf(_Half):
     def __init__(self, owner: Lowerer, tables: tuple[int, ...]) -> None:
         super().__init__(owner, 0)
         self.split = Split(self, tables)
+        self.tallies = {pc: t for pc, t in self.tallies.items() if pc not in self.split.cuts}
 
     def _head(self) -> str:
         params = f"{self.owner.around.main_params}, ptr noalias %rows, ptr noalias %row.v"

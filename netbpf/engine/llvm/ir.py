@@ -5,6 +5,8 @@ Text, because it parses in milliseconds where a builder of objects takes tens of
 
 from __future__ import annotations
 
+EMPTY = "!0"  # what metadata names that says nothing more
+
 
 class Function:
     """The body of one function under construction. Values are operand texts: ``%t3`` or a decimal."""
@@ -50,6 +52,12 @@ class Function:
     def unlikely(self, test: str, yes: str, no: str) -> None:
         """``cond`` whose ``yes`` is rare."""
         self.cond(self.op(f"call i1 @llvm.expect.i1(i1 {test}, i1 false)"), yes, no)
+
+    def rarely(self, test: str, yes: str, no: str) -> None:
+        """``unlikely``, of a test whose parts say one thing or the other too often to be tests of their own."""
+        test = self.op(f"call i1 @llvm.expect.i1(i1 {test}, i1 false)")
+        self.do(f"br i1 {test}, label %{yes}, label %{no}, !unpredictable {EMPTY}")
+        self.open = False
 
     def ret(self, text: str) -> None:
         self.do(f"ret {text}")
@@ -112,6 +120,17 @@ class Function:
     def select(self, test: str, bits: int, yes: str, no: str) -> str:
         return self.op(f"select i1 {test}, i{bits} {yes}, i{bits} {no}")
 
+    def unforeseen(self, test: str, bits: int, yes: str, no: str) -> str:
+        """``select`` that is not to become a branch, as nobody would foresee which way it goes."""
+        return self.op(f"select i1 {test}, i{bits} {yes}, i{bits} {no}, !unpredictable {EMPTY}")
+
+
+def return_address(f: Function, at: str) -> None:
+    """Return where a value is; the caller need not look whether it is 0."""
+    address = f.op(f"ptrtoint ptr {at} to i64")
+    f.do(f"call void @llvm.assume(i1 {f.test('ne', address, 0)})")
+    f.ret(f"i64 {address}")
+
 
 def signed_text(value: int, bits: int) -> str:
     """A constant as LLVM reads it: signed decimal of that width."""
@@ -130,5 +149,6 @@ INTRINSICS = "\n".join(
         "declare i1 @llvm.expect.i1(i1, i1)",
         "declare void @llvm.assume(i1)",
         "declare i64 @llvm.ctlz.i64(i64, i1)",
+        f"{EMPTY} = !{{}}",
     ]
 )

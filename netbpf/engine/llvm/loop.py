@@ -30,6 +30,7 @@ from netbpf.engine.llvm.abi import (
     STATUS_INTERFACE,
     STATUS_RECORD,
     STATUS_ROOM,
+    STATUS_STRANGE,
     STATUS_TICK,
 )
 from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS, carry_function, ns_stamp, stamp_ns
@@ -52,7 +53,7 @@ _SLOTS: Final = tuple(
 _POINTERS: Final = ("pkt", "mac", "raw", "hdr")
 _STATUS_OF: Final = {
     "full": STATUS_COUNT, "ended": STATUS_END, "tick": STATUS_TICK, "odd": STATUS_RECORD, "faulted": STATUS_FAULT,
-    "room": STATUS_ROOM, "described": STATUS_INTERFACE,
+    "room": STATUS_ROOM, "described": STATUS_INTERFACE, "strange": STATUS_STRANGE,
 }  # fmt: skip
 _TOTALS: Final = {
     "pos": "pos", "n": "packets", "bytes": "bytes", "acc": "accepted", "trim": "trimmed", "out": "out_used",
@@ -63,7 +64,7 @@ _TIMES: Final = {"last": "last_ns", "stamp": "next_ns", "ran": "ran_ns"}
 
 def emit_loop(lowerer: Lowerer, variant: Variant) -> str:
     """The packet loop, and the one that runs ahead of it where that pays."""
-    before = [carry_function() if variant.kind == "pcap" else "", prefetch.emit_scouts(variant)]
+    before = [carry_function() if variant.tolerant else "", prefetch.emit_scouts(variant)]
     if lowerer.split is None:
         return "\n".join([*before, Loop(lowerer, variant).text()])
     from netbpf.engine.llvm.ahead import emit_led_loop

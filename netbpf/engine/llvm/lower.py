@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from netbpf.engine.base import UnsupportedProgram
-from netbpf.engine.llvm.abi import ARGS, META
+from netbpf.engine.llvm.abi import ARGS, META, SPARE_AT
 from netbpf.engine.llvm.checks import (
     ATOMIC,
     FAULT_DEAD,
@@ -27,6 +27,8 @@ from netbpf.engine.llvm.checks import (
 )
 from netbpf.engine.llvm.flow import ENTRY, Known, Regs, analyse, successors
 from netbpf.engine.llvm.ir import Function, signed_text
+from netbpf.engine.llvm.tally import Tally, tallies
+from netbpf.engine.llvm.variant import SINGLE
 from netbpf.ints import round_up
 from netbpf.isa.cfg import insn_starts, jump_target, subprog_starts
 from netbpf.isa.encoding import encoding_problem
@@ -187,6 +189,8 @@ class Lowerer:
         self.used_inner: set[int] = set()  # maps of maps whose inner maps are operated on
         self.used_kernels: set[str] = set()  # modules of kernels that belong to no map
         self.walked: set[str] = set()  # tables, by the suffix of their functions, that bpf_for_each_map_elem goes through
+        self.tallied: set[str] = set()  # maps, by the same, that are looked up for ``tally``
+        self.tallies = kind not in SINGLE and not self.may_fault and program.proved  # whether there may be any
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
         self.reserves_elsewhere = _calls_by_number(program)  # whether records may come from a helper that Python runs
         self.split: Split | None = None  # where the main program is split, if it is
@@ -235,6 +239,7 @@ class SubprogLowerer:
         self.states: dict[int, Regs] = analyse(self.insns, self.subprog.start, self.subprog.end, entry, self.ends)
         self.f = Function(self._head())
         self.frame_bytes = ""  # of the frame, what is cleared or written
+        self.tallies: dict[int, Tally] = tallies(self) if owner.tallies else {}
 
     # --- frame -----------------------------------------------------------------------------------------------------
     def _head(self) -> str:
@@ -330,7 +335,7 @@ class SubprogLowerer:
             i = self.insns[pc]
             if bpf_class(i.code) in (BPF_JMP, BPF_JMP32) and bpf_op(i.code) not in (BPF_CALL, BPF_EXIT):
                 out.update(successors(self.insns, pc))
-        return out & set(self.states)
+        return (out & set(self.states)).difference(*(range(t.test, t.end) for t in self.tallies.values()))
 
     # --- registers ---------------------------------------------------------------------------------------------------
     def get(self, r: int) -> str:
@@ -607,7 +612,26 @@ class SubprogLowerer:
             self._branch(pc, i, op, 64 if cls == BPF_JMP else 32)
 
     def _branch(self, pc: int, i: Instruction, op: int, bits: int) -> None:
+        if pc - 1 in self.tallies:
+            self._tally(self.tallies[pc - 1])
+            return
         self.f.cond(self.test(pc, i, op, bits), f"pc{pc + 1 + i.off}", f"pc{pc + 1}")
+
+    def spare(self) -> str:
+        """Where the value is that nobody looks at."""
+        return self.f.op(f"ptrtoint ptr {self.f.gep('%a', SPARE_AT)} to i64")
+
+    def _tally(self, t: Tally) -> None:
+        """What is done to a value that was found, or for nothing: then R0 is 0 behind it, and what it wrote is as before."""
+        f = self.f
+        nothing = f.test("eq", self.get(0), self.spare())
+        before = {0: "0", **{r: self.get(r) for r in t.written}}
+        for pc in range(t.test + 1, t.end):
+            if pc in self.states:
+                self._insn(pc)
+        for r, value in before.items():
+            self.set(r, f.unforeseen(nothing, 64, value, self.get(r)))
+        f.br(f"pc{t.end}")
 
     def test(self, pc: int, i: Instruction, op: int, bits: int) -> str:
         """i1: whether a conditional jump is taken."""

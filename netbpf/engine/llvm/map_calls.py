@@ -22,6 +22,8 @@ def _lookup(s: SubprogLowerer, pc: int) -> bool:
         return False
     if m.spec.map_type in TRIES:
         s.set(0, map_kernel(s, "trie_lookup", m, copied(s, key_operand(s, pc, m), m.spec.key_size)))
+    elif pc in s.tallies:
+        s.set(0, _lookup_or(s, m, key_operand(s, pc, m), cpu_operand(s, m, PER_CPU)))
     else:
         s.set(0, _lookup_on(s, m, key_operand(s, pc, m), cpu_operand(s, m, PER_CPU)))
     return True
@@ -29,6 +31,12 @@ def _lookup(s: SubprogLowerer, pc: int) -> bool:
 
 def _lookup_on(s: SubprogLowerer, m: MapRef, key: str, cpu: str) -> str:
     return s.f.op(f"call i64 @lookup{m.suffix}(ptr {m.base}, ptr {key}, i64 {cpu})")
+
+
+def _lookup_or(s: SubprogLowerer, m: MapRef, key: str, cpu: str) -> str:
+    """As ``_lookup_on``, but the spare value's address where nothing is found."""
+    s.owner.tallied.add(m.suffix)
+    return s.f.op(f"call i64 @lookup_or{m.suffix}(ptr {m.base}, ptr {key}, i64 {s.spare()}, i64 {cpu})")
 
 
 def lookup_hashed(s: SubprogLowerer, pc: int, m: MapRef, key_hash: str) -> str:

@@ -15,10 +15,10 @@ from netbpf.engine.llvm import cache
 from netbpf.engine.llvm.digest import sha256
 from netbpf.engine.llvm.ir import INTRINSICS, Function
 from netbpf.engine.llvm.kernels.language import External, compile_kernels
-from netbpf.engine.llvm.maps import table_functions
 from netbpf.engine.llvm.objfile import MappedCode
 from netbpf.engine.llvm.program import cache_key
 from netbpf.engine.llvm.shape import ARRAYS
+from netbpf.engine.llvm.tables import table_functions
 from netbpf.engine.llvm.variant import Variant
 from netbpf.maps.base import Map
 from netbpf.maps.create import create

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from netbpf.engine.llvm.ir import INTRINSICS
 from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
 from netbpf.engine.llvm.needs import needs_checks
 from netbpf.engine.llvm.single import emit_enter, emit_one
-from netbpf.engine.llvm.variant import Variant
+from netbpf.engine.llvm.variant import SINGLE, Variant
 from netbpf.program import VerifiedProgram
-
-SINGLE: Final = frozenset({"one", "tail", "memory"})  # kinds of variants that have no loop
 
 
 class Module(NamedTuple):
@@ -50,10 +48,11 @@ def _maps(lowerer: Lowerer) -> str:
     maps = lowerer.program.maps
     if not maps:
         return ""
-    from netbpf.engine.llvm.maps import emit_inner, emit_map
+    from netbpf.engine.llvm.maps import Wanted, emit_inner, emit_map
 
-    own = [emit_map(i, m, lowerer.walked) for i, m in enumerate(maps)]
-    return "\n".join([*own, *(emit_inner(i, maps[i], lowerer.walked) for i in sorted(lowerer.used_inner))])
+    wanted = Wanted(lowerer.walked, lowerer.tallied)
+    own = [emit_map(i, m, wanted) for i, m in enumerate(maps)]
+    return "\n".join([*own, *(emit_inner(i, maps[i], wanted) for i in sorted(lowerer.used_inner))])
 
 
 def _kernels(names: Set[str]) -> str:

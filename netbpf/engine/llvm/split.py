@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netbpf.abi.helpers import FUNC_IDS
 from netbpf.engine.llvm.context import is_pointer
-from netbpf.engine.llvm.flow import Known, live_registers, successors
+from netbpf.engine.llvm.flow import Known, called, live_registers, successors
+from netbpf.engine.llvm.tally import LOOKUP
 from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import (
     BPF_ALU,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from netbpf.engine.llvm.lower import SubprogLowerer
 
 KEYED: Final = frozenset(FUNC_IDS[name] for name in ("map_lookup_elem", "map_update_elem", "map_delete_elem"))
-LOOKUP: Final = FUNC_IDS["map_lookup_elem"]
 READING: Final = frozenset(FUNC_IDS[name] for name in ("skb_load_bytes", "skb_load_bytes_relative"))
 KEPT_REGISTERS: Final = range(6, 10)  # over a call
 MOST_BYTES: Final = 256  # that are worth carrying from one half to the other
@@ -82,9 +82,9 @@ class Split:
         self.stops = {pc for pc in past if not s.ends(pc) and not self._goes_on(pc)}
         self.beginning = past.keys() - self.stops
         self.verdict = self._verdict()
-        found = {pc: s.map_index(pc, 1) for pc in sorted(self.stops) if _called(s.insns[pc]) in KEYED and s.is_slot(pc, 2)}
+        found = {pc: s.map_index(pc, 1) for pc in sorted(self.stops) if called(s.insns[pc]) in KEYED and s.is_slot(pc, 2)}
         self.table = {pc: index for pc, index in found.items() if index in tables}
-        looked_up = [pc for pc in self.table if _called(s.insns[pc]) == LOOKUP]
+        looked_up = [pc for pc in self.table if called(s.insns[pc]) == LOOKUP]
         live = live_registers(s.insns, [pc for pc in s.states if not s.ends(pc)]) if looked_up else {}
         made = {pc: self._cut(past[pc], live.get(pc + 1, 0), s.states[pc]) for pc in looked_up}
         self.cuts = {pc: cut for pc, cut in made.items() if cut is not None}
@@ -131,7 +131,7 @@ class Split:
         s, i = self._s, self._s.insns[pc]
         cls = bpf_class(i.code)
         if cls == BPF_JMP and bpf_op(i.code) == BPF_CALL:
-            return _called(i) in READING and s.is_slot(pc, 3) and self._size(pc) >= 0
+            return called(i) in READING and s.is_slot(pc, 3) and self._size(pc) >= 0
         if cls == BPF_LDX:
             return s.is_ctx(pc, i.src) or s.is_slot(pc, i.src)
         if _is_atomic(i) and i.imm == BPF_LOAD_ACQ:
@@ -201,12 +201,6 @@ class Split:
             return None
         cut = Cut(again, saved, tuple(_ranges(past.written)))
         return cut if cut.size_bytes() <= MOST_BYTES else None
-
-
-def _called(i: Instruction) -> int:
-    """The helper that the instruction calls, else 0."""
-    is_call = bpf_class(i.code) == BPF_JMP and bpf_op(i.code) == BPF_CALL
-    return i.imm if is_call and i.src == 0 and bpf_src(i.code) != BPF_X else 0
 
 
 def _is_atomic(i: Instruction) -> bool:

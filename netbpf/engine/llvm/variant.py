@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from netbpf.packet.capture import RecordLayout
 
+SINGLE: Final = frozenset({"one", "tail", "memory"})  # kinds that have no loop
 NO_TYPE = 255  # as kernels.flow has it
 
 
@@ -21,6 +22,8 @@ class Variant:
     as AF_PACKET/SOCK_RAW sees them. ``ethernet``: they are Ethernet frames, as those of a socket always are. ``results``: each
     packet's verdict goes into columns. ``output``: accepted packets are written, as "pcap" with fractions of
     ``output_unit_ns`` or as "pcapng"; "": they are not. ``sharded``: packets of other shards (by flow) are passed over.
+    ``tolerant``: pcap records whose fraction is a second or more, or that hold more than the file's snaplen, are taken as they
+    are meant. They are rare, and what they take costs the loop registers: without, it leaves at the first one.
     ``scouted``: the capture is large, so that scouts (``prefetch``) are worth compiling. ``hasty``: the code runs once, so that
     optimising it would take longer than it saves."""
 
@@ -36,6 +39,7 @@ class Variant:
     output: str = ""
     output_unit_ns: int = 1
     sharded: bool = False
+    tolerant: bool = False
     scouted: bool = False
     hasty: bool = False
 

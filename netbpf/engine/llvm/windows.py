@@ -16,6 +16,7 @@ from netbpf.engine.llvm.abi import (
     STATUS_COUNT,
     STATUS_INTERFACE,
     STATUS_ROOM,
+    STATUS_STRANGE,
     STATUS_TICK,
 )
 from netbpf.engine.llvm.program import NEVER_NS, Code, NativeProgram, address_of
@@ -73,6 +74,7 @@ class NativeLoaded(NativeProgram):
 
     _prepared: _Prepared | None
     _looked_at = -LOOK_AGAIN_BYTES  # where in the capture it was last seen whether records are large
+    _tolerant = False  # strange records were seen
     shard = shards = 0  # of windows only the packets whose flow modulo ``shards`` is ``shard`` run; 0: all do
 
     def run(self, batch: PacketBatch) -> Verdicts:
@@ -177,6 +179,9 @@ class NativeLoaded(NativeProgram):
                 self._empty(output, status)
             if status == STATUS_TICK:
                 return self._get("next_ns")
+            if status == STATUS_STRANGE:
+                self._tolerant, self._prepared = True, None
+                continue
             goes_on = status in (STATUS_ROOM, STATUS_INTERFACE) or (status == STATUS_COUNT and columns is not None)
             if not goes_on or not max_packets:
                 return None
@@ -243,7 +248,7 @@ class NativeLoaded(NativeProgram):
         """What stays the same from window to window of one layout, into Args."""
         linktype = _walked_linktype(layout)
         variant = Variant.of_layout(layout, self._variant_of(layout.kind, linktype))
-        variant = replace(variant, scouted=scouted)
+        variant = replace(variant, scouted=scouted, tolerant=self._tolerant and layout.kind == "pcap")
         if output is not None:
             variant = replace(variant, output=output.kind, output_unit_ns=output.unit_ns)
         code = self._code(variant)
