@@ -64,9 +64,10 @@ def run(program: bytes, memory: bytearray, engine: str) -> int:
     """R0 of a raw program."""
     if engine == "native":
         from netbpf.engine.llvm.compiler import begin
+        from netbpf.engine.llvm.effort import HASTY
 
         find_llvmlite()
-        begin(hasty=True)
+        begin(effort=HASTY)
     from netbpf.env import SystemEnv
     from netbpf.isa.instruction import decode
     from netbpf.program import VerifiedProgram
@@ -75,7 +76,7 @@ def run(program: bytes, memory: bytearray, engine: str) -> int:
     if engine == "native":
         from netbpf.engine.llvm.program import NativeProgram
 
-        return NativeProgram(raw, SystemEnv(), hasty=True).run_memory(memory)
+        return NativeProgram(raw, SystemEnv(), effort=HASTY).run_memory(memory)
     from netbpf.engine.interp.engine import InterpEngine
 
     return InterpEngine().load(raw, SystemEnv()).run_memory(memory)

@@ -18,16 +18,17 @@ from netbpf.replay.filtered import Expression
 PLAIN: Final = RecordLayout("pcap", "little", 16, MAX_CAPLEN, (InterfaceLayout(LINKTYPE_ETHERNET, MAX_CAPLEN, 1000),))
 
 
-def made(expression: str, *, scouted: bool, use_cache: bool) -> tuple[Any, ...] | None:
-    """What ``NativeLoaded.left_behind`` tells of an expression on Ethernet packets, walked with scouts or without; None where the
-    ordinary way has to say what is wrong, or has more to do."""
+def made(expression: str, *, scouted: bool, use_cache: bool, effort: int) -> tuple[Any, ...] | None:
+    """What ``NativeLoaded.left_behind`` tells of an expression on Ethernet packets, walked with scouts or without, and optimised
+    with this ``effort``; None where the ordinary way has to say what is wrong, or has more to do."""
     if native_obstacle():
         return None
     from netbpf.engine.llvm.engine import NativeEngine
 
     try:
         program = Expression(expression).prove(LINKTYPE_ETHERNET, use_cache=use_cache)
-        loaded = NativeEngine(use_cache=use_cache).load(program, SteppedEnv(), view=VIEWS[FILE_VIEW])
+        engine = NativeEngine(use_cache=use_cache, effort=effort)
+        loaded = engine.load(program, SteppedEnv(), view=VIEWS[FILE_VIEW])
         loaded.prepare(PLAIN, scouted=scouted)
         return loaded.left_behind()
     except NetbpfError:

@@ -184,17 +184,19 @@ def _found(words: list[str], scouted: bool) -> tuple[Any, ...] | None:
     return tuple(rest)
 
 
-def _made(words: list[str], scouted: bool, use_cache: bool) -> tuple[Any, ...] | None:
+def _made(words: list[str], scouted: bool, use_cache: bool, is_huge: bool) -> tuple[Any, ...] | None:
     """The same made anew, where the words are an expression and no option but ``--no-cache``."""
     option, *expression = words if use_cache else words[1:]
     if option != "--filter" or not expression or any(word.startswith("-") for word in expression):
         return None
     from netbpf.engine.llvm.compiler import begin
+    from netbpf.engine.llvm.effort import BRISK, THOROUGH
 
-    begin()
+    effort = THOROUGH if use_cache or is_huge else BRISK
+    begin(effort=effort)
     from netbpf.replay.first import made
 
-    left = made(" ".join(expression), scouted=scouted, use_cache=use_cache)
+    left = made(" ".join(expression), scouted=scouted, use_cache=use_cache, effort=effort)
     if use_cache:
         _leave(words, scouted, expression, left)
     return left
@@ -210,7 +212,7 @@ def _replay(path: str, words: list[str]) -> int | None:
         return None
     use_cache = words[:1] != ["--no-cache"]
     scouted = _wants_scouts(fd, LARGE_FROM if use_cache else WORTH_ONCE)
-    found = _found(words, scouted) or _made(words, scouted, use_cache)
+    found = _found(words, scouted) or _made(words, scouted, use_cache, size >= WORTH_ONCE)
     if found is None:
         return None
     image, entry, stubs, block, meta, fields = found

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("llvmlite")
 
 from netbpf.engine.llvm import compiler
+from netbpf.engine.llvm.effort import BRISK, HASTY
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # its children have one thread
 
@@ -37,12 +38,13 @@ def test_it_makes_the_same() -> None:
     assert compiler.compile_object(MODULE) == here
 
 
-def test_unoptimised_code_is_made_by_who_was_begun_for_it() -> None:
-    here, hasty = compiler.compile_object(MODULE), compiler.compile_object(MODULE, hasty=True)
-    compiler.begin(hasty=True)
+@pytest.mark.parametrize("effort", [HASTY, BRISK])
+def test_less_optimised_code_is_made_by_who_was_begun_for_it(effort: int) -> None:
+    here, less = compiler.compile_object(MODULE), compiler.compile_object(MODULE, effort=effort)
+    compiler.begin(effort=effort)
     assert compiler.compile_object(MODULE) == here
     assert compiler._waiting is not None
-    assert compiler.compile_object(MODULE, hasty=True) == hasty
+    assert compiler.compile_object(MODULE, effort=effort) == less
     assert compiler._waiting is None
 
 

@@ -22,7 +22,7 @@ from netbpf.engine.llvm.engine import NativeEngine
 from netbpf.engine.llvm.ir import INTRINSICS
 from netbpf.engine.llvm.kernels import scouts
 from netbpf.engine.llvm.objfile import MappedCode
-from netbpf.engine.llvm.prefetch import emit_scouts
+from netbpf.engine.llvm.scouted import emit_scouts
 from netbpf.engine.llvm.variant import Variant
 from netbpf.packet.pcap import PcapWriter
 from netbpf.packet.pcapng import PcapngWriter

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from netbpf.engine.llvm.fetch import FETCHERS
 from netbpf.engine.llvm.halves import LOT, REACH, FirstHalf, emit_on_table
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.loop import Loop
@@ -70,7 +69,7 @@ class Ahead(Loop):
         f.label("head")
         f.cond(f.test("uge", self.get("n"), LOT), "leave", "fetch")
         f.label("fetch")
-        FETCHERS[self.variant.kind](self)
+        self.fetch()
         f.label("frame")
         if self.variant.sharded:
             self.pass_over()

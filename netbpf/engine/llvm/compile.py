@@ -7,7 +7,13 @@ from typing import Any
 
 from llvmlite import binding as llvm
 
+from netbpf.engine.llvm.effort import BRISK, HASTY, THOROUGH
+
 OPT_LEVEL = 1  # the next one takes half as long again, and what it makes is no faster
+BRISK_PASSES = (
+    "dead_arg_elimination", "always_inliner", "global_dead_code_eliminate", "sroa", "simplify_cfg", "instruction_combine",
+    "simplify_cfg",
+)  # fmt: skip
 
 
 @cache
@@ -20,8 +26,9 @@ def target_machine(level: int) -> Any:
     return target.create_target_machine(opt=level, reloc="pic", codemodel="small")
 
 
-def compile_object(text: str, *, level: int = OPT_LEVEL) -> bytes:
-    """Parse, verify, optimise to a level and emit. Raises RuntimeError with LLVM's words where the text is not valid."""
+def compile_object(text: str, *, effort: int = THOROUGH) -> bytes:
+    """Parse, verify, optimise and emit. Raises RuntimeError with LLVM's words where the text is not valid."""
+    level = 0 if effort == HASTY else OPT_LEVEL
     machine = target_machine(level)
     module = llvm.parse_assembly(text)
     module.triple = machine.triple
@@ -29,5 +36,9 @@ def compile_object(text: str, *, level: int = OPT_LEVEL) -> bytes:
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=level)
     builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    passes = builder.getModulePassManager() if effort != BRISK else llvm.create_new_module_pass_manager()
+    if effort == BRISK:
+        for name in BRISK_PASSES:
+            getattr(passes, f"add_{name}_pass")()
+    passes.run(module, builder)
     return bytes(machine.emit_object(module))

@@ -2,15 +2,22 @@
 
 Loading LLVM takes longer than most of what a short run does. ``begin`` forks a process that loads it and waits for a module;
 ``compile_object`` hands it over, or compiles here where none waits. Whatever goes wrong over there is tried again here.
+Imports next to nothing, so that LLVM begins soon: typing takes as long as Python itself.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Final, NamedTuple, NoReturn
+
+from netbpf.engine.llvm.effort import THOROUGH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NoReturn
 
 PIECE: Final = 1 << 16
+SIZE_BYTES: Final = 8
 WARM_UP: Final = """
 define i64 @run(ptr %a) {
   %room = alloca i64
@@ -30,21 +37,18 @@ done:
 """  # what is compiled first waits for LLVM's own pages: a loop for nothing, while the program is not there yet
 
 
-class _Waiting(NamedTuple):
-    """A process that reads a module from ``text`` up to its end and writes the object to ``made``; ``hasty``: unoptimised."""
+class _Waiting:
+    """A process that reads a module from ``text`` up to its end and writes the object to ``made``, its size before it."""
 
-    hasty: bool
-    pid: int
-    text: int
-    made: int
+    def __init__(self, effort: int, pid: int, text: int, made: int) -> None:
+        self.effort, self.pid, self.text, self.made = effort, pid, text, made
 
 
 _waiting: _Waiting | None = None
 
 
-def begin(*, hasty: bool = False) -> None:
-    """Have LLVM come up, if there is a core to do it on; ``hasty`` as ``compile_object`` has it. For commands that own their
-    process: it must have one thread."""
+def begin(*, effort: int = THOROUGH) -> None:
+    """Have LLVM come up, if there is a core to do it on. For commands that own their process: it must have one thread."""
     global _waiting
     threading = sys.modules.get("threading")
     if _waiting is not None or len(os.sched_getaffinity(0)) < 2 or (threading and threading.active_count() > 1):
@@ -58,13 +62,13 @@ def begin(*, hasty: bool = False) -> None:
     if not pid:
         os.close(text_in)
         os.close(made_out)
-        _serve(text_out, made_in, hasty)
+        _serve(text_out, made_in, effort)
     os.close(text_out)
     os.close(made_in)
-    _waiting = _Waiting(hasty, pid, text_in, made_out)
+    _waiting = _Waiting(effort, pid, text_in, made_out)
 
 
-def _serve(text: int, made: int, hasty: bool) -> NoReturn:
+def _serve(text: int, made: int, effort: int) -> NoReturn:
     """The other process: one module."""
     try:
         import signal
@@ -75,29 +79,23 @@ def _serve(text: int, made: int, hasty: bool) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is said of it is said where the command runs
         from netbpf.engine.llvm.compile import compile_object
 
-        compile_object(WARM_UP, level=_level(hasty))
+        compile_object(WARM_UP, effort=effort)
         module = _read(text)
         if module:
-            _write(made, compile_object(module.decode(), level=_level(hasty)))
+            code = compile_object(module.decode(), effort=effort)
+            _write(made, len(code).to_bytes(SIZE_BYTES, "little") + code)
     finally:
         os._exit(0)
 
 
-def compile_object(text: str, *, hasty: bool = False) -> bytes:
-    """The object file of an LLVM module; ``hasty`` leaves it unoptimised. Raises RuntimeError with LLVM's words where the text is
-    not valid."""
-    made = _elsewhere(text) if _waiting is not None and _waiting.hasty == hasty else b""
+def compile_object(text: str, *, effort: int = THOROUGH) -> bytes:
+    """The object file of an LLVM module. Raises RuntimeError with LLVM's words where the text is not valid."""
+    made = _elsewhere(text) if _waiting is not None and _waiting.effort == effort else b""
     if made:
         return made
     from netbpf.engine.llvm.compile import compile_object
 
-    return compile_object(text, level=_level(hasty))
-
-
-def _level(hasty: bool) -> int:
-    from netbpf.engine.llvm.compile import OPT_LEVEL
-
-    return 0 if hasty else OPT_LEVEL
+    return compile_object(text, effort=effort)
 
 
 def _elsewhere(text: str) -> bytes:
@@ -109,19 +107,26 @@ def _elsewhere(text: str) -> bytes:
     try:
         _write(waiting.text, text.encode())
         os.close(waiting.text)
-        made = _read(waiting.made)
+        made = _read(waiting.made, SIZE_BYTES)
+        size = int.from_bytes(made, "little")
+        made = _read(waiting.made, size)
     except BrokenPipeError:
         os.close(waiting.text)
-        made = b""
+        size, made = 1, b""
     os.close(waiting.made)
-    _, status = os.waitpid(waiting.pid, 0)
-    return b"" if status else made
+    if len(made) == size:
+        os.waitpid(waiting.pid, os.WNOHANG)  # it lets go of LLVM, which takes a while
+        return made
+    os.waitpid(waiting.pid, 0)
+    return b""
 
 
-def _read(fd: int) -> bytes:
-    pieces = []
-    while piece := os.read(fd, PIECE):
+def _read(fd: int, size: int = 1 << 62) -> bytes:
+    """As many bytes, or all there are."""
+    pieces, left = [], size
+    while left and (piece := os.read(fd, min(left, PIECE))):
         pieces.append(piece)
+        left -= len(piece)
     return b"".join(pieces)
 
 

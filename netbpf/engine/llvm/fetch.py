@@ -1,5 +1,5 @@
-"""The next packet of a loop in native code: a row of columns, a record of a pcap window, a block of a pcapng one (and
-of a ring: ``ring``).
+"""The next packet of a loop in native code: a row of columns, a record of a pcap window, a block of a pcapng one (of
+a ring: ``ring``).
 
 A fetcher sets the loop's slots caplen, wirelen, stamp, interface, direction and next, and ``%raw.v``, the packet's first byte,
 then goes on in block ``frame``; or it leaves for ``ended`` (nothing whole is left), ``tick`` (the packet's time is stop_ns or
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.prefetch import emit_prefetch
-from netbpf.engine.llvm.ring import fetch_ring
 from netbpf.packet.capture import LAYOUT_ROW_WORDS
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ EPB_FLAGS: Final = 2
 MAX_BLOCK_BYTES: Final = 16 << 20
 
 
-def _stop_at_tick(p: Loop) -> None:
+def stop_at_tick(p: Loop) -> None:
     f = p.f
     if p.stop:
         f.cond(f.test("uge", p.get("stamp"), p.stop), "tick", "before")
@@ -59,7 +58,7 @@ def fetch_row(p: Loop) -> None:
         else:
             p.set("stamp" if name == "ts" else name, value)
     p.set("next", f.math("add", i, 1))
-    _stop_at_tick(p)
+    stop_at_tick(p)
 
 
 # --- pcap ---------------------------------------------------------------------------------------------------------------------
@@ -86,7 +85,7 @@ def fetch_record(p: Loop) -> None:
     p.set_raw(f.gep(p.buf, data))
     if p.stop:
         _stamp(p, at)
-    _stop_at_tick(p)
+    stop_at_tick(p)
     emit_prefetch(p, pos)
 
 
@@ -179,7 +178,7 @@ def fetch_block(p: Loop) -> None:
     _timed(p, pos, at, total)
     f.label("told")
     p.set("interface", f.math("add", p.get("interface"), p.arg("first_interface")))
-    _stop_at_tick(p)
+    stop_at_tick(p)
     emit_prefetch(p, pos)
 
 
@@ -273,13 +272,6 @@ def _direction(p: Loop, first: str, last: str) -> None:
     f.br("told")
 
 
-# --- ring ---------------------------------------------------------------------------------------------------------------------
-def fetch_held(p: Loop) -> None:
-    pos = fetch_ring(p)
-    _stop_at_tick(p)
-    emit_prefetch(p, pos)
-
-
 FETCHERS: Final[dict[str, Callable[[Loop], None]]] = {
-    "columns": fetch_row, "pcap": fetch_record, "pcapng": fetch_block, "ring": fetch_held,
+    "columns": fetch_row, "pcap": fetch_record, "pcapng": fetch_block,
 }  # fmt: skip

@@ -19,7 +19,7 @@ from netbpf.abi.net import (
     PACKET_OUTGOING,
     VLAN_HLEN,
 )
-from netbpf.engine.llvm import prefetch, ring
+from netbpf.engine.llvm import prefetch
 from netbpf.engine.llvm.abi import (
     ARGS,
     META,
@@ -64,12 +64,28 @@ _TIMES: Final = {"last": "last_ns", "stamp": "next_ns", "ran": "ran_ns"}
 
 def emit_loop(lowerer: Lowerer, variant: Variant) -> str:
     """The packet loop, and the one that runs ahead of it where that pays."""
-    before = [carry_function() if variant.tolerant else "", prefetch.emit_scouts(variant)]
+    before = [carry_function() if variant.tolerant else "", _scouts(variant)]
     if lowerer.split is None:
-        return "\n".join([*before, Loop(lowerer, variant).text()])
+        return "\n".join([*before, _loop(lowerer, variant).text()])
     from netbpf.engine.llvm.ahead import emit_led_loop
 
     return "\n".join([*before, emit_led_loop(lowerer, variant, lowerer.split)])
+
+
+def _scouts(variant: Variant) -> str:
+    if not variant.scouted:
+        return ""
+    from netbpf.engine.llvm.scouted import emit_scouts
+
+    return emit_scouts(variant)
+
+
+def _loop(lowerer: Lowerer, variant: Variant) -> Loop:
+    if variant.kind != "ring":
+        return Loop(lowerer, variant)
+    from netbpf.engine.llvm.ring import RingLoop
+
+    return RingLoop(lowerer, variant)
 
 
 class Loop:
@@ -80,7 +96,6 @@ class Loop:
     def __init__(self, lowerer: Lowerer, variant: Variant) -> None:
         self.owner, self.variant = lowerer, variant
         self.used = lowerer.used_meta
-        self.is_ring = variant.kind == "ring"
         self.f = Function(f"define i64 @run({args_parameter(lowerer)}) nounwind")
 
     def text(self) -> str:
@@ -90,7 +105,7 @@ class Loop:
         f.cond(f.op(f"icmp uge i64 {self.get('n')}, {self._max}"), "full", "fetch")
         f.label("fetch")
         self.look_ahead()
-        FETCHERS[self.variant.kind](self)
+        self.fetch()
         f.label("frame")
         if self.variant.sharded:
             self.pass_over()
@@ -109,6 +124,10 @@ class Loop:
             f.store(64, stamp_ns(self, self.get(slot)), f.gep("%a", ARGS[field]), 8)
         f.ret("i64 0")
         return f.text()
+
+    def fetch(self) -> None:
+        """The next packet, see ``fetch``."""
+        FETCHERS[self.variant.kind](self)
 
     def look_ahead(self) -> None:
         """What there is to do with the packets from here on, before the next one is fetched."""
@@ -206,7 +225,7 @@ class Loop:
         f = self.f
         if self.variant.output:
             emit_room(self)
-        least = MIN_FRAME_BYTES if self._reads_frame() else 0
+        least = MIN_FRAME_BYTES if self.reads_frame() else 0
         f.cond(f.op(f"icmp ult i64 {self.get('caplen')}, {least}"), "odd", "usual")
         f.label("usual")
         if self.owner.may_fault:
@@ -221,9 +240,10 @@ class Loop:
         self.set("pktcap", caplen)
         self.set("pktlen", f.select(f.op(f"icmp ugt i64 {caplen}, {wirelen}"), 64, caplen, wirelen))
         self._untag()
-        if self.is_ring:
-            ring.put_context(self)
-            return
+        self.put_context()
+
+    def put_context(self) -> None:
+        """The Meta fields that the frame and its device tell."""
         if self._needs("protocol") and self.variant.ethernet:
             self._protocol()
         if self._needs(*ARRIVAL_FIELDS):
@@ -231,13 +251,13 @@ class Loop:
 
     def set_clock(self) -> None:
         """The time that the program is told is the packet's."""
-        now = ring.packet_clock(self) if self.is_ring else self.get_ns()
-        self.f.store(64, now, self.f.gep("%a", ARGS["now_ns"]), 8)
+        self.f.store(64, self.packet_clock(), self.f.gep("%a", ARGS["now_ns"]), 8)
 
-    def _reads_frame(self) -> bool:
+    def packet_clock(self) -> str:
+        return self.get_ns()
+
+    def reads_frame(self) -> bool:
         """Whether the context takes facts from the frame's bytes."""
-        if self.is_ring:
-            return False
         wanted = self._needs("protocol", *ARRIVAL_FIELDS)
         return not self.variant.in_file or (self.variant.ethernet and wanted)
 
@@ -248,7 +268,7 @@ class Loop:
         if self.variant.in_file:
             f.do(f"store ptr {self.raw()}, ptr %mac.v")
             return
-        pkt, tagged = self._tagged()
+        pkt, tagged = self.tagged()
         wanted = self._needs("vlan_present", "vlan_tci", "vlan_proto")
         if wanted:
             for field in ("vlan_present", "vlan_tci", "vlan_proto"):
@@ -270,12 +290,10 @@ class Loop:
             f.do(f"store ptr {f.gep(pkt, VLAN_HLEN)}, ptr %pkt.v")
         f.label("untagged")
 
-    def _tagged(self) -> tuple[str, str]:
+    def tagged(self) -> tuple[str, str]:
         """The frame, and whether a tag is in it."""
         f = self.f
         pkt = f.op("load ptr, ptr %pkt.v")
-        if self.is_ring:
-            return pkt, ring.is_tagged(self)
         tpid = f.load(16, f.gep(pkt, 12))
         tests = (f.op(f"icmp eq i16 {tpid}, {TPID_8021Q}"), f.op(f"icmp eq i16 {tpid}, {TPID_8021AD}"))
         return pkt, f.op(f"or i1 {tests[0]}, {tests[1]}")

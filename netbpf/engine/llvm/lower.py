@@ -27,7 +27,6 @@ from netbpf.engine.llvm.checks import (
 )
 from netbpf.engine.llvm.flow import ENTRY, Known, Regs, analyse, successors
 from netbpf.engine.llvm.ir import Function, signed_text
-from netbpf.engine.llvm.tally import Tally, tallies
 from netbpf.engine.llvm.variant import SINGLE
 from netbpf.ints import round_up
 from netbpf.isa.cfg import insn_starts, jump_target, subprog_starts
@@ -99,6 +98,7 @@ from netbpf.program import InsnFacts, Subprog, VerifiedProgram
 
 if TYPE_CHECKING:
     from netbpf.engine.llvm.split import Split
+    from netbpf.engine.llvm.tally import Tally
     from netbpf.maps.base import Map
 
 FUNC_TAG: Final = 0x6675_6E00_0000_0000  # with a subprogram's index, what a register holds that names it: no address
@@ -190,7 +190,8 @@ class Lowerer:
         self.used_kernels: set[str] = set()  # modules of kernels that belong to no map
         self.walked: set[str] = set()  # tables, by the suffix of their functions, that bpf_for_each_map_elem goes through
         self.tallied: set[str] = set()  # maps, by the same, that are looked up for ``tally``
-        self.tallies = kind not in SINGLE and not self.may_fault and program.proved  # whether there may be any
+        # whether there may be any: where code runs once a branch costs nothing
+        self.tallies = bool(program.maps) and kind not in SINGLE and not self.may_fault and program.proved
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
         self.reserves_elsewhere = _calls_by_number(program)  # whether records may come from a helper that Python runs
         self.split: Split | None = None  # where the main program is split, if it is
@@ -239,7 +240,11 @@ class SubprogLowerer:
         self.states: dict[int, Regs] = analyse(self.insns, self.subprog.start, self.subprog.end, entry, self.ends)
         self.f = Function(self._head())
         self.frame_bytes = ""  # of the frame, what is cleared or written
-        self.tallies: dict[int, Tally] = tallies(self) if owner.tallies else {}
+        self.tallies: dict[int, Tally] = {}
+        if owner.tallies:
+            from netbpf.engine.llvm.tally import tallies  # most filters have none
+
+            self.tallies = tallies(self)
 
     # --- frame -----------------------------------------------------------------------------------------------------
     def _head(self) -> str:

@@ -21,6 +21,7 @@ from netbpf.engine.llvm.abi import (
     TARGET_ROW,
 )
 from netbpf.engine.llvm.digest import sha256
+from netbpf.engine.llvm.effort import THOROUGH
 from netbpf.engine.llvm.handles import Handles
 from netbpf.engine.llvm.objfile import BadObject, MappedCode
 from netbpf.engine.llvm.variant import Variant
@@ -91,7 +92,7 @@ def _compile(program: VerifiedProgram, variant: Variant) -> cache.Entry:
 
     made = module(program, variant)
     try:
-        code = compile_object(made.text, hasty=variant.hasty)
+        code = compile_object(made.text, effort=variant.effort)
     except ImportError as e:
         raise NativeUnavailable(f"the native engine needs llvmlite, which is not here ({e}); pip install llvmlite") from e
     return cache.Entry(code, made.calls_back, made.is_checked)
@@ -135,7 +136,7 @@ class NativeProgram:
     """A program as native code. Each variant of the packet loop is made when first needed.
 
     ``device`` is what packets of a batch or window come in on (None: the default one), ``view`` who looks at them
-    (``packet.receive``). ``hasty`` compiles without optimising, for who runs it once.
+    (``packet.receive``). ``effort``: of optimising (``effort``).
     """
 
     def __init__(
@@ -148,12 +149,12 @@ class NativeProgram:
         use_cache: bool = True,
         checked: bool = False,
         view: str = "packet_raw",
-        hasty: bool = False,
+        effort: int = THOROUGH,
     ) -> None:
         if program.prog_type != BPF_PROG_TYPE_SOCKET_FILTER and not _is_on_sk_buff(program.prog_type):
             raise UnsupportedProgram(f"the native engine runs programs on an sk_buff, not of type {program.prog_type}")
         self.program, self.env, self._device, self._use_cache, self._checked = program, env, device, use_cache, checked
-        self.view, self._hasty = view, hasty
+        self.view, self._effort = view, effort
         self.trace = TraceBuffer() if trace is None else trace
         self._codes: dict[Variant, Code] = {}
         self._args = (ctypes.c_uint64 * (ARGS_BYTES // 8))()
@@ -219,7 +220,7 @@ class NativeProgram:
         return code
 
     def _variant(self, kind: str) -> Variant:
-        return Variant(kind, trace_clock=self._trace_clock, checked=self._checked, hasty=self._hasty)
+        return Variant(kind, trace_clock=self._trace_clock, checked=self._checked, effort=self._effort)
 
     def _map_regions(self) -> None:
         from netbpf.engine.llvm.regions import Regions
@@ -434,7 +435,7 @@ class NativeProgram:
             device=self.device,
             use_cache=self._use_cache,
             checked=self._checked,
-            hasty=self._hasty,
+            effort=self._effort,
         )
         made._targets = self._targets
         made._active = made._code(made._variant("tail"))

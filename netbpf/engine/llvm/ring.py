@@ -7,37 +7,70 @@ packet as any other. That is done once: a status bit says so when a packet is me
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from netbpf.abi.net import PACKET_OUTGOING
 from netbpf.abi.sockopt import TP_STATUS_VLAN_VALID
+from netbpf.engine.llvm.fetch import stop_at_tick
+from netbpf.engine.llvm.loop import Loop
+from netbpf.engine.llvm.prefetch import emit_prefetch
 from netbpf.packet import ring
-
-if TYPE_CHECKING:
-    from netbpf.engine.llvm.loop import Loop
 
 CLOCK_OFFSET: Final = 32  # of the table's row of the ring's one interface
 VLAN_HLEN: Final = 4
 
 
-def fetch_ring(p: Loop) -> str:
-    """As ``fetch`` has it, but for the look at the time; the last packet of a block has no next one. Where the record is."""
-    f = p.f
-    pos = p.get("pos")
-    f.cond(f.test("uge", pos, p.end), "ended", "held")
-    f.label("held")
-    at = f.gep(p.buf, pos)
-    p.set_header(at)
-    _put_tag_back(p, at)
-    f.label("framed")
-    far = _u32(p, at, ring.OFF_NEXT)
-    p.set("next", f.select(f.test("eq", far, 0), 64, p.end, f.math("add", pos, far)))
-    p.set("caplen", _u32(p, at, ring.OFF_SNAPLEN))
-    p.set("wirelen", _u32(p, at, ring.OFF_LEN))
-    seconds = f.math("mul", _u32(p, at, ring.OFF_SEC), 1_000_000_000)
-    p.set("stamp", f.math("add", seconds, _u32(p, at, ring.OFF_NSEC)))
-    p.set_raw(f.gep(at, _u16(p, at, ring.OFF_MAC)))
-    return pos
+class RingLoop(Loop):
+    """The packets of a block."""
+
+    def fetch(self) -> None:
+        """As ``fetch`` has it; the last packet of a block has no next one."""
+        f = self.f
+        pos = self.get("pos")
+        f.cond(f.test("uge", pos, self.end), "ended", "held")
+        f.label("held")
+        at = f.gep(self.buf, pos)
+        self.set_header(at)
+        _put_tag_back(self, at)
+        f.label("framed")
+        far = _u32(self, at, ring.OFF_NEXT)
+        self.set("next", f.select(f.test("eq", far, 0), 64, self.end, f.math("add", pos, far)))
+        self.set("caplen", _u32(self, at, ring.OFF_SNAPLEN))
+        self.set("wirelen", _u32(self, at, ring.OFF_LEN))
+        seconds = f.math("mul", _u32(self, at, ring.OFF_SEC), 1_000_000_000)
+        self.set("stamp", f.math("add", seconds, _u32(self, at, ring.OFF_NSEC)))
+        self.set_raw(f.gep(at, _u16(self, at, ring.OFF_MAC)))
+        stop_at_tick(self)
+        emit_prefetch(self, pos)
+
+    def reads_frame(self) -> bool:
+        return False
+
+    def tagged(self) -> tuple[str, str]:
+        """A packet that came with a tag beside it is. One in the frame only was not the kernel's to move."""
+        f = self.f
+        status = _u32(self, self.header(), ring.OFF_STATUS)
+        return f.op("load ptr, ptr %pkt.v"), f.test("ne", f.math("and", status, ring.TAG_PUT_BACK), 0)
+
+    def put_context(self) -> None:
+        """The Meta fields that the ring tells."""
+        f, at = self.f, self.header()
+        self.put("protocol", _u16(self, at, ring.OFF_PROTOCOL))
+        kind = f.zext(f.load(8, f.gep(at, ring.OFF_PKTTYPE)), 8)
+        outgoing = f.test("eq", kind, PACKET_OUTGOING)
+        device = _u32(self, at, ring.OFF_IFINDEX)
+        self.put("pkt_type", kind)
+        self.put("ifindex", device)
+        self.put("ingress_ifindex", f.select(outgoing, 64, "0", device))
+        self.put("queue_mapping", f.select(outgoing, 64, "0", self.queue))
+        moved = self.get("moved")  # by so much the frame starts earlier than the kernel says
+        network = f.math("sub", f.math("sub", _u16(self, at, ring.OFF_NET), _u16(self, at, ring.OFF_MAC)), moved)
+        for field in ("network_header", "transport_header"):
+            self.put(field, network)
+
+    def packet_clock(self) -> str:
+        """The packet's arrival by the clock of programs."""
+        return self.f.math("add", self.get("stamp"), self.f.load(64, self.f.gep(self.layouts, CLOCK_OFFSET), 8))
 
 
 def _u32(p: Loop, at: str, off: int) -> str:
@@ -69,31 +102,3 @@ def _put_tag_back(p: Loop, at: str) -> None:
     marked = f.math("or", f.math("and", status, ~TP_STATUS_VLAN_VALID & 0xFFFF_FFFF), ring.TAG_PUT_BACK)
     f.store(32, f.trunc(marked, 32), f.gep(at, ring.OFF_STATUS))
     f.br("framed")
-
-
-def is_tagged(p: Loop) -> str:
-    """i1: whether the packet came with a tag beside it. One in the frame only was not the kernel's to move."""
-    status = _u32(p, p.header(), ring.OFF_STATUS)
-    return p.f.test("ne", p.f.math("and", status, ring.TAG_PUT_BACK), 0)
-
-
-def put_context(p: Loop) -> None:
-    """The Meta fields that the ring tells."""
-    f, at = p.f, p.header()
-    p.put("protocol", _u16(p, at, ring.OFF_PROTOCOL))
-    kind = f.zext(f.load(8, f.gep(at, ring.OFF_PKTTYPE)), 8)
-    outgoing = f.test("eq", kind, PACKET_OUTGOING)
-    device = _u32(p, at, ring.OFF_IFINDEX)
-    p.put("pkt_type", kind)
-    p.put("ifindex", device)
-    p.put("ingress_ifindex", f.select(outgoing, 64, "0", device))
-    p.put("queue_mapping", f.select(outgoing, 64, "0", p.queue))
-    moved = p.get("moved")  # by so much the frame starts earlier than the kernel says
-    network = f.math("sub", f.math("sub", _u16(p, at, ring.OFF_NET), _u16(p, at, ring.OFF_MAC)), moved)
-    for field in ("network_header", "transport_header"):
-        p.put(field, network)
-
-
-def packet_clock(p: Loop) -> str:
-    """The packet's arrival by the clock of programs."""
-    return p.f.math("add", p.get("stamp"), p.f.load(64, p.f.gep(p.layouts, CLOCK_OFFSET), 8))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from netbpf.engine.llvm.effort import THOROUGH
+
 if TYPE_CHECKING:
     from netbpf.packet.capture import RecordLayout
 
@@ -24,8 +26,7 @@ class Variant:
     ``output_unit_ns`` or as "pcapng"; "": they are not. ``sharded``: packets of other shards (by flow) are passed over.
     ``tolerant``: pcap records whose fraction is a second or more, or that hold more than the file's snaplen, are taken as they
     are meant. They are rare, and what they take costs the loop registers: without, it leaves at the first one.
-    ``scouted``: the capture is large, so that scouts (``prefetch``) are worth compiling. ``hasty``: the code runs once, so that
-    optimising it would take longer than it saves."""
+    ``scouted``: the capture is large, so that scouts (``prefetch``) are worth compiling. ``effort``: of optimising."""
 
     kind: str
     big_endian: bool = False
@@ -41,7 +42,7 @@ class Variant:
     sharded: bool = False
     tolerant: bool = False
     scouted: bool = False
-    hasty: bool = False
+    effort: int = THOROUGH
 
     @classmethod
     def of_layout(cls, layout: RecordLayout, like: Variant) -> Variant:

@@ -286,6 +286,7 @@ class NativeLoaded(NativeProgram):
             use_cache=self._use_cache,
             checked=self._checked,
             view=self.view,
+            effort=self._effort,
         )
         other._codes = self._codes
         return other
