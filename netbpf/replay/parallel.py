@@ -1,10 +1,10 @@
 """A replay on several cores, the same to the bit: chunks of the capture run beside each other where the order does not matter.
 
-Only for a program whose effects on maps commute (``engine.commute``). The file is cut into chunks of CHUNK bytes; each is walked
-by a thread (native code holds no lock of Python's) on maps of its own, which hold what its packets add, and those are merged in
-the order of the capture. What only order can tell is verified before a chunk counts: that it begins where the one before ended
-(where records begin in the middle of a file is a guess, ``packet.boundary``), that time does not go back over a tick, that no map
-was too full. A chunk that fails, or holds what the native loop leaves to Python, is run again in order.
+Only for a program whose effects on maps commute (``engine.commute``). The file is cut into chunks; each is walked by a thread
+(native code holds no lock of Python's) on maps of its own, which hold what its packets add, and those are merged in the order of
+the capture. What only order can tell is verified before a chunk counts: that it begins where the one before ended (where records
+begin in the middle of a file is a guess, ``packet.boundary``), that time does not go back over a tick, that no map was too full.
+A chunk that fails, or holds what the native loop leaves to Python, is run again in order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ from netbpf.packet.capture import CaptureReader, RecordLayout, Window
 from netbpf.packet.stream import HUGE_PAGE_BYTES, MappedStream
 from netbpf.replay.core import Interval, Replay
 
-CHUNK: Final = 64 * HUGE_PAGE_BYTES  # each begins on empty maps: what a packet finds there costs less than what it puts
+# each begins on empty maps, and what a packet finds there costs less than what it puts
+CHUNK: Final = 64 * HUGE_PAGE_BYTES  # the smallest
+LARGEST_CHUNK: Final = 8 * CHUNK  # it is merged, and told of, as a whole
+CHUNKS_A_JOB: Final = 4
+STEP: Final = 8 * HUGE_PAGE_BYTES  # mapped at once
 MADV_POPULATE_READ: Final = 22  # Linux 5.14
 SEGMENTS_AHEAD: Final = 3  # of a worker, each with maps of its own, before the first of them is merged
 
@@ -119,8 +123,9 @@ class Worker:
             chunk.found.put(None)
 
     def _advise(self, first: int, end: int, advice: int) -> None:
-        first = first // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
-        self._madvise(ctypes.addressof(self._pin) + first, end - first, advice)
+        first = max(0, first // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES)
+        if first < end:
+            self._madvise(ctypes.addressof(self._pin) + first, end - first, advice)
 
     def _walk(self, chunk: Chunk, before: int) -> None:
         job = self._job
@@ -131,12 +136,19 @@ class Worker:
             chunk.start = finder.crossing(before, job.begins)
         if chunk.start < 0:
             return
-        self._advise(chunk.start, chunk.limit, MADV_POPULATE_READ)
-        piece = Piece(self._map, chunk.start, chunk.limit, job.layout)
+        piece = Piece(self._map, chunk.start, chunk.start, job.layout)
+        self._bring(chunk, piece)
         next_ns: int | None = 0
         while next_ns is not None and not job.stop:
             next_ns = self._segment(chunk, piece)
         self._advise(chunk.start, chunk.limit, mmap.MADV_DONTNEED)
+
+    def _bring(self, chunk: Chunk, piece: Piece) -> None:
+        """Map what comes behind the piece, let go of what was walked, and have the piece end there."""
+        end = min(piece.end + STEP, chunk.limit)
+        self._advise(piece.end, end, MADV_POPULATE_READ)
+        self._advise(piece.start - 2 * STEP, piece.start - HUGE_PAGE_BYTES, mmap.MADV_DONTNEED)
+        piece.end = end
 
     def _segment(self, chunk: Chunk, piece: Piece) -> int | None:
         """Walk to the end of the interval of the next packet; the time of the packet behind it, None where there is none."""
@@ -150,9 +162,24 @@ class Worker:
             return None
         index = max(0, (first_ns - job.start_ns) // job.interval_ns)
         next_tick_ns = min(NEVER_NS, job.start_ns + (index + 1) * job.interval_ns)
-        next_ns = bench.loaded.walk(window, totals, stop_ns=next_tick_ns, max_packets=NO_LIMIT)
+        next_ns = self._through(chunk, piece, bench, totals, next_tick_ns)
         chunk.found.put(Segment(index, start, piece.start, totals, bench))
         return next_ns
+
+    def _through(self, chunk: Chunk, piece: Piece, bench: Bench, totals: Totals, stop_ns: int) -> int | None:
+        """As ``NativeLoaded.walk``, to the end of the chunk, which is mapped on the way."""
+        while True:
+            before, window = piece.start, cast("Window", piece)
+            next_ns = bench.loaded.walk(window, totals, stop_ns=stop_ns, max_packets=NO_LIMIT)
+            # where it does not get on though there is more, a record is left to Python
+            if next_ns is not None or piece.end == chunk.limit or piece.start == before or self._job.stop:
+                return next_ns
+            self._bring(chunk, piece)
+
+
+def _chunk_bytes(size: int, jobs: int) -> int:
+    """Into pieces of how many bytes a file is cut: large ones, but some for each."""
+    return max(CHUNK, min(LARGEST_CHUNK, size // (CHUNKS_A_JOB * jobs) // CHUNK * CHUNK))
 
 
 class ParallelReplay(Replay):
@@ -227,7 +254,8 @@ class ParallelReplay(Replay):
         if not self.clock.started and not self._starts_clock(reader):
             return None
         begins, size = stream.first + reader.offset, os.fstat(stream.fd).st_size
-        limits = [*range((begins // CHUNK + 1) * CHUNK, size, CHUNK), size]
+        step = _chunk_bytes(size, self._jobs)
+        limits = [*range((begins // step + 1) * step, size, step), size]
         chunks = [Chunk(limit) for limit in limits]
         return Job(stream, reader.layout(), begins, self.clock.start_ns, self.clock.interval_ns, chunks)
 

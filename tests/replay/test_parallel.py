@@ -130,6 +130,27 @@ def test_what_only_order_can_tell(kind: str, suffix: str, tmp_path: Path) -> Non
             assert replay.chunks_again < 4
 
 
+@pytest.mark.parametrize("suffix", ["pcap", "pcapng"])
+@pytest.mark.parametrize("step", [700, 5000])
+def test_chunks_that_are_mapped_step_by_step(step: int, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "CHUNK", 20_000)
+    monkeypatch.setattr(parallel, "STEP", step)
+    path = tmp_path / f"trace.{suffix}"
+    with create_capture(path) as out:
+        for record in records(900):
+            out.write(record)
+    assert not agree(FLOWS, path).chunks_again
+    agree(SMALL, path)
+
+
+@pytest.mark.parametrize(("size", "jobs", "chunk"), [(5, 2, 1), (8, 2, 1), (17, 2, 2), (32, 2, 4), (32, 8, 1), (1000, 2, 8)])
+def test_chunks_are_large_but_each_job_has_some(size: int, jobs: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In units of the smallest."""
+    monkeypatch.setattr(parallel, "CHUNK", 1 << 20)
+    monkeypatch.setattr(parallel, "LARGEST_CHUNK", 8 << 20)
+    assert parallel._chunk_bytes((size << 20) + 17, jobs) == chunk << 20
+
+
 def test_the_command_says_why_it_runs_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = tmp_path / "random.s"
     program.write_text("call bpf_get_prandom_u32\nexit\n")

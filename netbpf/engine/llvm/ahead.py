@@ -16,7 +16,6 @@ from netbpf.engine.llvm.halves import LOT, REACH, FirstHalf, emit_on_table
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.loop import Loop
 from netbpf.engine.llvm.lower import Lowerer
-from netbpf.engine.llvm.prefetch import NO_PREFETCH
 from netbpf.engine.llvm.shape import LRU_TABLES, TABLES
 from netbpf.engine.llvm.tables import table_prefetches
 from netbpf.maps.table import COUNT
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from netbpf.maps.base import Map
 
 LARGE_BYTES: Final = 1 << 18  # what a processor's own caches hold of a table beside the packets
+LOOK_AGAIN_BYTES: Final = 1 << 20  # so often it is asked whether a table has outgrown them
 WALKED: Final = frozenset({"pcap", "pcapng"})
 
 
@@ -129,20 +129,22 @@ class Led(Loop):
         self._split = split
 
     def _prologue(self) -> None:
-        """Nothing is looked at before a table has grown: the one row there is says nothing."""
         super()._prologue()
         f = self.f
         f.lines.append(f"  %rows = alloca [{(LOT + 1 + REACH) * self._split.row_bytes()} x i8], align 8")
         f.store(64, "0", "%rows", 8)
-        grown = _is_grown(f, self.owner, self._split.tables)
-        self.set("seen", f.select(grown, 64, self.get("pos"), NO_PREFETCH))
 
     def look_ahead(self) -> None:
-        """Past what was looked at, look at some more."""
-        f = self.f
-        f.cond(f.test("uge", self.get("pos"), self.get("seen")), "unseen", "looked")
+        """Past what was looked at, look at some more. Nothing is before a table has grown: the one row there is says nothing."""
+        f, pos = self.f, self.get("pos")
+        f.cond(f.test("uge", pos, self.get("seen")), "unseen", "looked")
         f.label("unseen")
-        self.set("seen", f.op(f"call i64 @ahead(ptr %a, i64 {self.get('pos')}, ptr %rows)"))
+        f.cond(_is_grown(f, self.owner, self._split.tables), "ahead", "small")
+        f.label("small")
+        self.set("seen", f.math("add", pos, LOOK_AGAIN_BYTES))
+        f.br("looked")
+        f.label("ahead")
+        self.set("seen", f.op(f"call i64 @ahead(ptr %a, i64 {pos}, ptr %rows)"))
         self.set("row", "0")
         f.label("looked")
 
