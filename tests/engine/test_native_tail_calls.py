@@ -22,6 +22,7 @@ from support.engines import (
 )
 from support.running import TCP_FRAME, loopback_skb, unproved
 
+from netbpf.abi.context import SK_BUFF_FIELDS
 from netbpf.engine.interp.engine import InterpEngine
 from netbpf.engine.llvm.engine import NativeEngine
 from netbpf.engine.llvm.program import NativeProgram
@@ -355,6 +356,18 @@ def test_a_fault_behind_tail_calls_is_told_as_the_interpreter_tells_it(what: str
                 loaded.run_one(loopback_skb(TCP_FRAME))
             told.append((raised.value.pc, raised.value.insn_text))
     assert len(set(told)) == 1
+
+
+@pytest.mark.parametrize("field", ["mark", "tc_index", "priority", "tc_classid", "queue_mapping", "tstamp", "cb"])
+def test_what_a_later_program_writes_to_the_context_is_gone_with_the_packet(field: str) -> None:
+    at = next(f.off for f in SK_BUFF_FIELDS if f.name == field)
+    size = "u64" if field == "tstamp" else "u32"
+    word = f"*({size} *)(r6 + {at})"
+    leaf = f".type sched_cls\n    r6 = r1\n    r0 = {word}\n    r2 = 5\n    {word} = r2\n    exit\n"
+    source = ".type sched_cls\n" + text("    r6 = r1\n" + JUMP.format(index=0) + "    r0 = 9\n    exit\n", leaf=leaf)
+    batch = PacketBatch.from_records([Record(n, n, 60, bytes(60), 1, 0, n % 3) for n in range(1, 9)])
+    want, got, checked = (Running(engine, source).loaded.run(batch).verdict for engine in ENGINES)
+    assert got == checked == want
 
 
 def test_a_fault_behind_a_tail_call_ends_a_batch() -> None:

@@ -10,7 +10,7 @@ from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import SIZE_BYTES, bpf_size
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
 
 # fields whose bytes lie in Meta as they lie in __sk_buff
 _BYTES: Final = {"cb": "cb0", "remote_ip6": "remote_ip6_0", "local_ip6": "local_ip6_0"}
@@ -19,6 +19,11 @@ _BYTES: Final = {"cb": "cb0", "remote_ip6": "remote_ip6_0", "local_ip6": "local_
 def is_sk_buff(prog_type: int) -> bool:
     """Whether programs of this type run on ``__sk_buff``, the one context that has code here."""
     return prog_type in CTX_RULES and CTX_RULES[prog_type].struct == "__sk_buff"
+
+
+def writable(owner: Lowerer) -> frozenset[str]:
+    """The words of Meta that programs of this type may write, such as one that a tail call leads to."""
+    return CTX_RULES[owner.program.prog_type].writable - _BYTES.keys()
 
 
 def _field(s: SubprogLowerer, off: int, size: int) -> CtxField | None:

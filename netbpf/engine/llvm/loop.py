@@ -33,6 +33,7 @@ from netbpf.engine.llvm.abi import (
     STATUS_STRANGE,
     STATUS_TICK,
 )
+from netbpf.engine.llvm.context import writable
 from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS, carry_function, ns_stamp, stamp_ns
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.lower import Lowerer
@@ -232,7 +233,8 @@ class Loop:
             f.store(64, "0", f.gep("%a", ARGS["tail_calls"]), 8)
         if self._needs("cb"):
             f.do(f"call void @llvm.memset.p0.i64(ptr align 8 {f.gep('%meta', META['cb0'])}, i8 0, i64 24, i1 false)")
-        for field in sorted(self.owner.written_meta):  # by the packet before, maybe
+        # what the packet before may have left there
+        for field in sorted(writable(self.owner) if self.owner.may_fault else self.owner.written_meta):
             self.put(field, f.load(64, f.gep(self._defaults, META[field]), 8))
         if self.variant.trace_clock and (self.owner.may_fault or "now_ns" in self.owner.used_args):
             self.set_clock()
@@ -243,7 +245,11 @@ class Loop:
         self.put_context()
 
     def put_context(self) -> None:
-        """The Meta fields that the frame and its device tell."""
+        """The Meta fields that the frame, its record and its device tell."""
+        if self._needs("tstamp"):
+            self.put("tstamp", self.get_ns())
+        if self._needs("wire_len"):
+            self.put("wire_len", self.get("pktlen"))
         if self._needs("protocol") and self.variant.ethernet:
             self._protocol()
         if self._needs(*ARRIVAL_FIELDS):
