@@ -119,4 +119,6 @@ def test_a_table_that_grows_large_on_the_way(monkeypatch: pytest.MonkeyPatch) ->
     (FLOWS.replace("entries=65536", "entries=1024"), "pcap", False),
 ])  # fmt: skip
 def test_only_large_tables_of_windows_are_looked_up_ahead(text: str, kind: str, looks: bool) -> None:
-    assert ("@ahead(" in module(loaded_program(text), Variant(kind)).text) == looks
+    for results in (False, True):  # in lots, and where each packet's verdict is told
+        made = module(loaded_program(text), Variant(kind, results=results)).text
+        assert (("@ahead(" if results else "@drain(") in made) == looks

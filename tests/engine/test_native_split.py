@@ -21,7 +21,9 @@ from netbpf.engine.llvm import ahead
 from netbpf.engine.llvm.engine import NativeEngine
 from netbpf.engine.llvm.halves import SecondHalf
 from netbpf.engine.llvm.lower import Lowerer
+from netbpf.engine.llvm.module import module
 from netbpf.engine.llvm.split import Cut, Split
+from netbpf.engine.llvm.variant import Variant
 from netbpf.env import SteppedEnv
 from netbpf.packet import stream
 from netbpf.packet.open import open_capture
@@ -59,15 +61,19 @@ def capture(rng: random.Random, kind: str, packets: int, shortest: int = 14) -> 
 
 
 def replayed(engine: Any, text: str, data: bytes, written_as: str, stop_after: int | None = None) -> tuple[Any, ...]:
-    """Totals, intervals, maps, the clock and random numbers, and every accepted packet as it was cut."""
-    program, env, written = loaded_program(text), SteppedEnv(), io.BytesIO()
-    output = CaptureOutput(f"out.{written_as}")
-    replay = Replay(engine.load(program, env), {m.spec.name: m for m in program.maps}, output=output, limit=stop_after)
-    with open_capture(io.BytesIO(data)) as reader:
-        output.writer = PcapngWriter(written) if written_as == "pcapng" else PcapWriter(written)
-        intervals = list(replay.run(reader))
-    maps = [bytes(m.memory) for m in program.maps]
-    return replay.totals, intervals, maps, written.getvalue(), env.now_ns, env.rng_state
+    """Totals, intervals, maps, the clock and random numbers, and every accepted packet as it was cut; without output as well, as
+    programs may be run in lots then."""
+    whole = []
+    for output in (CaptureOutput(f"out.{written_as}"), None):
+        program, env, written = loaded_program(text), SteppedEnv(), io.BytesIO()
+        replay = Replay(engine.load(program, env), {m.spec.name: m for m in program.maps}, output=output, limit=stop_after)
+        with open_capture(io.BytesIO(data)) as reader:
+            if output:
+                output.writer = PcapngWriter(written) if written_as == "pcapng" else PcapWriter(written)
+            intervals = list(replay.run(reader))
+        maps = [bytes(m.memory) for m in program.maps]
+        whole.append((replay.totals, intervals, maps, written.getvalue(), env.now_ns, env.rng_state))
+    return tuple(whole)
 
 
 def split_of(text: str) -> Split:
@@ -149,3 +155,31 @@ def test_the_verdict_of_programs_that_end_early(ends: str, verdict: int | None) 
     assert split_of(text).verdict == verdict
     data = capture(random.Random(7), "pcap little", 100, shortest=20)
     assert replayed(NativeEngine(use_cache=False), text, data, "pcap") == replayed(INTERP, text, data, "pcap")
+
+
+IN_LOTS = {  # whether what comes behind the look-up does without the packet
+    "one key again and again": True,
+    "look-ups at several places": True,
+    "the context before and behind": False,
+    "what packets before left in the context": False,
+    "what cannot be carried over": False,
+    "a loop first": True,
+    "stack that was never written": True,
+    "time and numbers first": False,
+}
+
+
+@pytest.mark.parametrize(("name", "is_in_lots"), IN_LOTS.items())
+def test_which_programs_run_in_lots(name: str, is_in_lots: bool) -> None:
+    text = PROGRAMS[name]
+    assert ("@drain(" in module(loaded_program(text), Variant("pcap")).text) == is_in_lots
+    for more in ({"results": True}, {"output": "pcap"}):
+        assert "@drain(" not in module(loaded_program(text), Variant("pcap", **more)).text
+
+
+@pytest.mark.parametrize("packets", [1, 31, 32, 33, 63, 64, 65, 96, 97, 130])
+def test_captures_that_end_within_a_lot(packets: int) -> None:
+    text = PROGRAMS["one key again and again"]
+    for kind in ("pcap little", "pcapng big"):
+        data = capture(random.Random(packets), kind, packets, shortest=40)
+        assert replayed(NativeEngine(use_cache=False), text, data, "pcap") == replayed(INTERP, text, data, "pcap")

@@ -8,6 +8,7 @@ parts of the frame that the second half reads (``split.Cut``).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from netbpf.engine.llvm.abi import ARGS
@@ -48,7 +49,7 @@ def emit_on_table(f: Function, split: Split, function: str, found: str) -> None:
     f.label(after)
 
 
-class _Half(SubprogLowerer):
+class Half(SubprogLowerer):
     """What both halves have in common. The context is opaque to them: R1 holds the same in both."""
 
     split: Split
@@ -65,16 +66,19 @@ class _Half(SubprogLowerer):
         key = self.pointer(pc, 2, 0, m.spec.key_size, READ)
         return m, self.f.op(f"call i32 @hash{m.suffix}(ptr {m.base}, ptr {key})")
 
-    def _frame_parts(self, cut: Cut) -> list[tuple[str, str, int]]:
-        """Pairs of pointers, of the frame and of the row, and how many bytes belong together."""
-        at, out = 8 + 8 * len(cut.saved), []
+    def frame_places(self, cut: Cut) -> Iterator[tuple[int, int, int]]:
+        """Offsets from the frame pointer and in the row, and how many bytes belong together."""
+        at = 8 + 8 * len(cut.saved)
         for off, size in cut.frame:
-            out.append((self.f.gep("%fp", off), self.f.gep("%row", at), size))
+            yield off, at, size
             at += size
-        return out
+
+    def _frame_parts(self, cut: Cut) -> list[tuple[str, str, int]]:
+        """The same as pointers."""
+        return [(self.f.gep("%fp", off), self.f.gep("%row", at), size) for off, at, size in self.frame_places(cut)]
 
 
-class FirstHalf(_Half):
+class FirstHalf(Half):
     """``i64 @begin(surroundings, row)``: fill in a row but for its first word; that word."""
 
     def __init__(self, owner: Lowerer, split: Split) -> None:
@@ -116,7 +120,7 @@ class FirstHalf(_Half):
             f.do(_COPY.format(row, frame, size))
 
 
-class SecondHalf(_Half):
+class SecondHalf(Half):
     """``i64 @prog(surroundings, rows, offset of the packet's row)``: the program from where the row says on; the whole of it
     where that is NOWHERE, or the row is empty. The offset is moved on, but from an empty row: where nothing is looked at ahead,
     a test is all that it costs."""
@@ -140,11 +144,18 @@ class SecondHalf(_Half):
         f.label("led")
         f.store(64, f.math("add", at, split.row_bytes()), "%row.v", 8)
         emit_on_table(f, split, "reach", f.load(64, f.gep("%row", REACH * split.row_bytes()), 8))
+        self._go_on(found, "begin")
+        f.label("begin")
+        super()._body()
+
+    def _go_on(self, found: str, otherwise: str) -> None:
+        """On from where a row's first word says, or in block ``otherwise``."""
+        f, split = self.f, self.split
         told = f.math("lshr", found, TOLD)
         f.store(32, f.trunc(told, 32), "%hash.v", 4)
         places = {ENDED: "ended", **{FIRST_CUT + n: f"take{pc}" for n, pc in enumerate(split.cuts)}}
         cases = " ".join(f"i16 {far}, label %{name}" for far, name in places.items())
-        f.do(f"switch i16 {f.trunc(f.math('lshr', found, HOW_FAR), 16)}, label %begin [ {cases} ]")
+        f.do(f"switch i16 {f.trunc(f.math('lshr', found, HOW_FAR), 16)}, label %{otherwise} [ {cases} ]")
         f.open = False
         f.label("ended")
         self.leave(told if split.verdict is None else str(split.verdict))
@@ -152,8 +163,6 @@ class SecondHalf(_Half):
             f.label(f"take{pc}")
             self._restore(cut)
             f.br(f"cut{pc}")
-        f.label("begin")
-        super()._body()
 
     def _restore(self, cut: Cut) -> None:
         f = self.f

@@ -49,7 +49,7 @@ ARRIVAL_FIELDS: Final = ("pkt_type", "ingress_ifindex", "ifindex", "queue_mappin
 
 _SLOTS: Final = tuple(
     "pos n bytes acc trim last pf next caplen wirelen stamp pktlen pktcap interface direction option moved out seen "
-    "row written ran skipped".split()
+    "row made done left written ran skipped".split()
 )
 _POINTERS: Final = ("pkt", "mac", "raw", "hdr")
 _STATUS_OF: Final = {
@@ -68,6 +68,10 @@ def emit_loop(lowerer: Lowerer, variant: Variant) -> str:
     before = [carry_function() if variant.tolerant else "", _scouts(variant)]
     if lowerer.split is None:
         return "\n".join([*before, _loop(lowerer, variant).text()])
+    if lowerer.in_lots:
+        from netbpf.engine.llvm.lots import emit_lots
+
+        return "\n".join([*before, emit_lots(lowerer, variant, lowerer.split)])
     from netbpf.engine.llvm.ahead import emit_led_loop
 
     return "\n".join([*before, emit_led_loop(lowerer, variant, lowerer.split)])
@@ -119,6 +123,7 @@ class Loop:
             f.store(64, str(status), f.gep("%a", ARGS["status"]), 8)
             f.br("leave")
         f.label("leave")
+        self.at_end()
         for slot, field in _TOTALS.items():
             f.store(64, self.get(slot), f.gep("%a", ARGS[field]), 8)
         for slot, field in _TIMES.items():
@@ -132,6 +137,13 @@ class Loop:
 
     def look_ahead(self) -> None:
         """What there is to do with the packets from here on, before the next one is fetched."""
+
+    def has_step(self) -> str:
+        """i1: whether it is at this packet that scouts go on."""
+        return "true"
+
+    def at_end(self) -> None:
+        """What there is to do before the totals are told."""
 
     def pass_over(self) -> None:
         """On to the next packet where this one is of another shard."""

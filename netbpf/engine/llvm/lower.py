@@ -155,7 +155,9 @@ class Surroundings:
         kinds = ["ptr noalias" if alone and not _may_be_inside(m, maps) else "ptr" for m in maps]
         self.main_params = ", ".join([*packet, *(f"{kind} %m{i}" for i, kind in enumerate(kinds))])
         self.params = ", ".join([*packet, *(f"ptr %m{i}" for i in range(len(maps)))])
-        self.passed = ", ".join([*packet, *(f"ptr %m{i}" for i in range(len(maps)))])
+        own = [f"ptr %m{i}" for i in range(len(maps))]
+        self.passed = ", ".join([*packet, *own])
+        self.passed_alone = ", ".join(["ptr %a", "ptr %meta", "ptr null", "ptr null", "i64 0", "i64 0", *own])  # without a packet
 
 
 def _may_be_inside(m: Map, maps: Sequence[Map]) -> bool:
@@ -195,6 +197,7 @@ class Lowerer:
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
         self.reserves_elsewhere = _calls_by_number(program)  # whether records may come from a helper that Python runs
         self.split: Split | None = None  # where the main program is split, if it is
+        self.in_lots = False  # and whether the loop runs it in lots
         self.start_of = {s.start: i for i, s in enumerate(self.subprogs)}
 
     def functions(self, main: SubprogLowerer | None = None) -> str:

@@ -85,10 +85,13 @@ def _second_half(lowerer: Lowerer, variant: Variant) -> SubprogLowerer | None:
         return None
     from netbpf.engine.llvm.ahead import worth_while
     from netbpf.engine.llvm.halves import SecondHalf
+    from netbpf.engine.llvm.lots import rest_in_lots
 
     tables = worth_while(lowerer, variant)
     if not tables:
         return None
     half = SecondHalf(lowerer, tables)
     lowerer.split = half.split
-    return half
+    rest = rest_in_lots(lowerer, variant, half.split)
+    lowerer.in_lots = rest is not None
+    return rest or half

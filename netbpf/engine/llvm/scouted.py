@@ -65,6 +65,8 @@ def emit_scout(p: Loop, pos: str) -> None:
     _ask(p, "turn", pos, pos)
     f.br("frame")
     f.label("step")
+    f.cond(p.has_step(), "go_on", "frame")
+    f.label("go_on")
     f.op(f"call i64 @step.scouts(i64 {_state(p)})")
     f.br("frame")
 
