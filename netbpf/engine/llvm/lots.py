@@ -1,9 +1,9 @@
 """The packet loop of a program that has done with the packet when it first looks a table up: in lots.
 
 A packet's beginning (``halves.FirstHalf``) leaves a row in a ring, if the program goes on. Each LOT packets ``@drain`` goes on
-with the rows (``Rest``), in their order, but for the last KEPT, whose buckets and elements are still being brought in from memory.
-When the loop ends, all are drained. Scouts go on by a step every other packet and every other row, so that packets come in from
-memory all the time.
+with the rows (``Rest``), in their order, but for the last KEPT: what those look for is still being brought in from memory. When
+the loop ends, all are drained. Scouts go on by a step every other packet and every other row, so that packets come in from memory
+all the time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ REACH: Final = 30  # so many rows before its turn an element is asked for; what 
 
 def rest_in_lots(lowerer: Lowerer, variant: Variant, split: Split) -> Rest | None:
     """The other half of a program that can be run in lots, else None."""
-    if variant.results or variant.output or set(split.stops) != set(split.cuts):
+    if variant.results or variant.output or not split.cuts or set(split.stops) != set(split.cuts):
         return None
     rest = Rest(lowerer, split)
     return rest if all(_needs_no_packet(rest, pc) for pc in rest.states) else None
