@@ -22,7 +22,7 @@ BEHIND = "    r0 = r8"
 def tallies_of(text: str, kind: str = "pcap") -> list[Tally]:
     lowerer = Lowerer(loaded_program(text), kind, checked=False, calls_back=False)
     main = SubprogLowerer(lowerer, 0)
-    assert main.tallies == (tallies(main) if lowerer.tallies else {})
+    assert main.tallies == (tallies(main) if lowerer.may_tally else {})
     return list(main.tallies.values())
 
 
@@ -83,7 +83,7 @@ def test_what_others_jump_into_has_its_branch() -> None:
 def test_single_runs_and_checked_code_keep_the_branch() -> None:
     text = tally("hash", 8, 8, COUNT, BEHIND)
     assert not tallies_of(text, "one")
-    assert not Lowerer(loaded_program(text), "pcap", checked=True, calls_back=False).tallies
+    assert not Lowerer(loaded_program(text), "pcap", checked=True, calls_back=False).may_tally
 
 
 SUBPROGRAM = """

@@ -113,7 +113,7 @@ def step(insns: Program, pc: int, regs: Regs) -> Regs:
     elif cls == BPF_LDX:
         out[i.dst] = None
     elif cls == BPF_STX and bpf_mode(i.code) == BPF_ATOMIC:
-        clobbered = _atomic_result(i)
+        clobbered = atomic_result(i)
         if clobbered is not None:
             out[clobbered] = None
     elif cls == BPF_JMP and bpf_op(i.code) == BPF_JCOND:
@@ -121,7 +121,8 @@ def step(insns: Program, pc: int, regs: Regs) -> Regs:
     return tuple(out)
 
 
-def _atomic_result(i: Instruction) -> int | None:
+def atomic_result(i: Instruction) -> int | None:
+    """The register that an atomic operation writes, if it writes one."""
     if i.imm == BPF_LOAD_ACQ:
         return i.dst
     if i.imm == BPF_CMPXCHG:

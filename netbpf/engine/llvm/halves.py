@@ -8,7 +8,6 @@ parts of the frame that the second half reads (``split.Cut``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from netbpf.engine.llvm.abi import ARGS
@@ -49,7 +48,7 @@ def emit_on_table(f: Function, split: Split, function: str, found: str) -> None:
     f.label(after)
 
 
-class Half(SubprogLowerer):
+class _Half(SubprogLowerer):
     """What both halves have in common. The context is opaque to them: R1 holds the same in both."""
 
     split: Split
@@ -66,19 +65,16 @@ class Half(SubprogLowerer):
         key = self.pointer(pc, 2, 0, m.spec.key_size, READ)
         return m, self.f.op(f"call i32 @hash{m.suffix}(ptr {m.base}, ptr {key})")
 
-    def frame_places(self, cut: Cut) -> Iterator[tuple[int, int, int]]:
-        """Offsets from the frame pointer and in the row, and how many bytes belong together."""
-        at = 8 + 8 * len(cut.saved)
-        for off, size in cut.frame:
-            yield off, at, size
-            at += size
-
     def _frame_parts(self, cut: Cut) -> list[tuple[str, str, int]]:
-        """The same as pointers."""
-        return [(self.f.gep("%fp", off), self.f.gep("%row", at), size) for off, at, size in self.frame_places(cut)]
+        """Pairs of pointers, of the frame and of the row, and how many bytes belong together."""
+        at, out = 8 + 8 * len(cut.saved), []
+        for off, size in cut.frame:
+            out.append((self.f.gep("%fp", off), self.f.gep("%row", at), size))
+            at += size
+        return out
 
 
-class FirstHalf(Half):
+class FirstHalf(_Half):
     """``i64 @begin(surroundings, row)``: fill in a row but for its first word; that word."""
 
     def __init__(self, owner: Lowerer, split: Split) -> None:
@@ -120,7 +116,7 @@ class FirstHalf(Half):
             f.do(_COPY.format(row, frame, size))
 
 
-class SecondHalf(Half):
+class SecondHalf(_Half):
     """``i64 @prog(surroundings, rows, offset of the packet's row)``: the program from where the row says on; the whole of it
     where that is NOWHERE, or the row is empty. The offset is moved on, but from an empty row: where nothing is looked at ahead,
     a test is all that it costs."""

@@ -193,7 +193,7 @@ class Lowerer:
         self.walked: set[str] = set()  # tables, by the suffix of their functions, that bpf_for_each_map_elem goes through
         self.tallied: set[str] = set()  # maps, by the same, that are looked up for ``tally``
         # whether there may be any: where code runs once a branch costs nothing
-        self.tallies = bool(program.maps) and kind not in SINGLE and not self.may_fault and program.proved
+        self.may_tally = bool(program.maps) and kind not in SINGLE and not self.may_fault and program.proved
         self.starts = frozenset[int]() if program.proved else frozenset(insn_starts(program.insns))
         self.reserves_elsewhere = _calls_by_number(program)  # whether records may come from a helper that Python runs
         self.split: Split | None = None  # where the main program is split, if it is
@@ -244,7 +244,7 @@ class SubprogLowerer:
         self.f = Function(self._head())
         self.frame_bytes = ""  # of the frame, what is cleared or written
         self.tallies: dict[int, Tally] = {}
-        if owner.tallies:
+        if owner.may_tally:
             from netbpf.engine.llvm.tally import tallies  # most filters have none
 
             self.tallies = tallies(self)

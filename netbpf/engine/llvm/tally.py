@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netbpf.abi.helpers import FUNC_IDS
 from netbpf.engine.llvm.abi import SPARE_BYTES
-from netbpf.engine.llvm.flow import called, successors
+from netbpf.engine.llvm.flow import atomic_result, called, successors
 from netbpf.engine.llvm.shape import ARRAYS, TABLES
 from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import (
@@ -25,9 +25,7 @@ from netbpf.isa.opcodes import (
     BPF_ALU,
     BPF_ALU64,
     BPF_ATOMIC,
-    BPF_CMPXCHG,
     BPF_DIV,
-    BPF_FETCH,
     BPF_JEQ,
     BPF_JMP,
     BPF_K,
@@ -37,7 +35,6 @@ from netbpf.isa.opcodes import (
     BPF_MOD,
     BPF_MOV,
     BPF_ST,
-    BPF_STORE_REL,
     BPF_STX,
     BPF_X,
     bpf_class,
@@ -93,12 +90,10 @@ def _tally(s: SubprogLowerer, call: int) -> Tally | None:
         i = s.insns[pc]
         if s.ends(pc) or not _is_harmless(s, pc, values):
             return None
-        for r in _writes(i):
+        r = _written(i)
+        if r is not None:
             written.add(r)
-            if not _still_value(i, values):
-                values.discard(r)
-            else:
-                values.add(r)
+            values = values | {r} if _still_value(i, values) else values - {r}
         pc += 2 if is_ld_imm64(i.code) else 1
     return Tally(test, end, tuple(r for r in KEPT if r in written)) if pc == end else None
 
@@ -118,15 +113,12 @@ def _is_harmless(s: SubprogLowerer, pc: int, values: set[int]) -> bool:
     return cls in (BPF_ST, BPF_STX) and i.dst in values
 
 
-def _writes(i: Instruction) -> tuple[int, ...]:
+def _written(i: Instruction) -> int | None:
+    """The register that an instruction writes, if it writes one."""
     cls = bpf_class(i.code)
     if cls == BPF_STX and bpf_mode(i.code) == BPF_ATOMIC:
-        if i.imm == BPF_LOAD_ACQ:
-            return (i.dst,)
-        if i.imm == BPF_CMPXCHG:
-            return (0,)
-        return (i.src,) if i.imm & BPF_FETCH and i.imm != BPF_STORE_REL else ()
-    return () if cls in (BPF_ST, BPF_STX) else (i.dst,)
+        return atomic_result(i)
+    return None if cls in (BPF_ST, BPF_STX) else i.dst
 
 
 def _still_value(i: Instruction, values: set[int]) -> bool:
