@@ -236,16 +236,20 @@ class Table:
         first = f.load(32, self._bucket(f, key_hash), 4)
         element = self._element(f, first)
         same = self._same_key(f, element)
+        near = f.unforeseen(same, 64, self._value_address(f, first), "%other")
+        near = f.unforeseen(f.op(f"icmp ne i32 {first}, 0"), 64, near, "%other")
         next_one = f.unforeseen(same, 32, "0", f.load(32, element, 8))
-        e = f.unforeseen(same, 32, first, "0")
         f.rarely(f.op(f"icmp ne i32 {next_one}, 0"), "more", "found")
         f.label("more")
-        further = f.op(f"call i32 @among{self.i}(ptr %m, ptr %key, i32 {next_one})")
+        e = f.op(f"call i32 @among{self.i}(ptr %m, ptr %key, i32 {next_one})")
+        further = f.select(f.op(f"icmp ne i32 {e}, 0"), 64, self._value_address(f, e), "%other")
         f.label("found")
-        f.lines.append(f"  %e = phi i32 [ {e}, %entry ], [ {further}, %more ]")
-        found = f.op(f"ptrtoint ptr {self._value(f, '%e', '%cpu')} to i64")
-        f.ret(f"i64 {f.unforeseen(f.op('icmp ne i32 %e, 0'), 64, found, '%other')}")
+        f.lines.append(f"  %at = phi i64 [ {near}, %entry ], [ {further}, %more ]")
+        f.ret("i64 %at")
         return f.text()
+
+    def _value_address(self, f: Function, index: str) -> str:
+        return f.op(f"ptrtoint ptr {self._value(f, index, '%cpu')} to i64")
 
     def _update_entry(self) -> str:
         """The inlined way in: key and value are copied, so that the program's stack never escapes."""
