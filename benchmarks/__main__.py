@@ -18,11 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = {
     "native": "the native engine beside a walk of memory, libpcap, tcpdump and the kernel's JIT; streams, memory, cores",
     "jit": "the native engine beside other user-space JITs: uBPF where --ubpf says it is built, DPDK's where it is installed",
+    "known": "a filter and a counter of flows beside C loops that are told where every record and every flow is",
     "reading": "captures read in Python beside scapy",
     "interp": "the interpreter",
     "verifier": "the verifier's walk beside the kernel's",
 }
-ON_TRACES = frozenset({"native", "jit"})
+ON_TRACES = frozenset({"native", "jit", "known"})
 
 
 def command(name: str, traces: Path, rounds: int, ubpf: Path | None) -> list[str]:

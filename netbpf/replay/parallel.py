@@ -34,7 +34,7 @@ from netbpf.replay.core import Interval, Replay
 # each begins on empty maps, and what a packet finds there costs less than what it puts
 CHUNK: Final = 64 * HUGE_PAGE_BYTES  # the smallest
 LARGEST_CHUNK: Final = 8 * CHUNK  # it is merged, and told of, as a whole
-CHUNKS_A_JOB: Final = 4
+CHUNKS_A_JOB: Final = 2  # at least, so that one that has to be run again is not half of it
 STEP: Final = 8 * HUGE_PAGE_BYTES  # mapped at once
 MADV_POPULATE_READ: Final = 22  # Linux 5.14
 SEGMENTS_AHEAD: Final = 3  # of a worker, each with maps of its own, before the first of them is merged
@@ -178,8 +178,15 @@ class Worker:
 
 
 def _chunk_bytes(size: int, jobs: int) -> int:
-    """Into pieces of how many bytes a file is cut: large ones, but some for each."""
-    return max(CHUNK, min(LARGEST_CHUNK, size // (CHUNKS_A_JOB * jobs) // CHUNK * CHUNK))
+    """Into pieces of how many bytes a file is cut: few, as many for each job, in whole pages of the largest kind."""
+    for_each = max(CHUNKS_A_JOB, _quotient(size, LARGEST_CHUNK * jobs))
+    page = CHUNK // 64
+    return max(CHUNK, _quotient(_quotient(size, for_each * jobs), page) * page)
+
+
+def _quotient(a: int, b: int) -> int:
+    """Rounded up."""
+    return -(-a // b)
 
 
 class ParallelReplay(Replay):

@@ -143,12 +143,14 @@ def test_chunks_that_are_mapped_step_by_step(step: int, suffix: str, tmp_path: P
     agree(SMALL, path)
 
 
-@pytest.mark.parametrize(("size", "jobs", "chunk"), [(5, 2, 1), (8, 2, 1), (17, 2, 2), (32, 2, 4), (32, 8, 1), (1000, 2, 8)])
-def test_chunks_are_large_but_each_job_has_some(size: int, jobs: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In units of the smallest."""
+@pytest.mark.parametrize(("size", "jobs", "chunks"), [
+    (1, 2, 1), (2, 2, 2), (3, 2, 3), (9, 2, 4), (32, 2, 4), (33, 2, 6), (1000, 3, 126),
+])  # fmt: skip
+def test_as_many_chunks_for_each_job(size: int, jobs: int, chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size in units of the smallest, of which the largest is 8."""
     monkeypatch.setattr(parallel, "CHUNK", 1 << 20)
     monkeypatch.setattr(parallel, "LARGEST_CHUNK", 8 << 20)
-    assert parallel._chunk_bytes((size << 20) + 17, jobs) == chunk << 20
+    assert -(-(size << 20) // parallel._chunk_bytes(size << 20, jobs)) == chunks
 
 
 def test_the_command_says_why_it_runs_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
