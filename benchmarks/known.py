@@ -80,8 +80,9 @@ def measure(path: Path, rounds: int) -> None:
         ways: dict[str, Callable[[], object]] = {
             "limit": lambda: limit.walk_records(mapping.address, len(mapping.buffer), ctypes.byref(count)), "libpcap": libpcap,
             "known b": known.filter, "known c": known.count,
-            **{name: lambda walker=walker: walker.walk(mapping) for name, walker in ours.items()},  # type: ignore[misc]
         }  # fmt: skip
+        for program, walker in ours.items():
+            ways[program] = lambda walker=walker: walker.walk(mapping)
         seconds = interleaved(rounds, ways)
     for program in ours:
         tell(f"known {program} {path.stem}", seconds[f"known {program}"], known.packets, "ours", seconds[program])

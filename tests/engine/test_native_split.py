@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support.engines import INTERP
@@ -50,9 +50,10 @@ def frame(rng: random.Random, shortest: int) -> bytes:
 
 def capture(rng: random.Random, kind: str, packets: int, shortest: int = 14) -> bytes:
     """Frames, some of them tagged, cut, or too short for native code; ticks of the clock between them."""
-    form, byteorder = kind.split()
+    form = PcapngWriter if kind.startswith("pcapng") else PcapWriter
+    byteorder: Literal["little", "big"] = "little" if kind.endswith("little") else "big"
     out, now = io.BytesIO(), 1_700_000_000_000_000_000
-    with (PcapngWriter if form == "pcapng" else PcapWriter)(out, byteorder=byteorder) as writer:  # type: ignore[arg-type]
+    with form(out, byteorder=byteorder) as writer:
         for n in range(1, packets + 1):
             data = frame(rng, shortest)
             now += rng.choice((1_000_000, 1_000_000, 90_000_000))

@@ -12,12 +12,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from netbpf.engine.llvm.halves import LOT, REACH, FirstHalf, emit_on_table
+from netbpf.engine.llvm.halves import LOT, REACH, emit_beginning, emit_on_table
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.loop import Loop
 from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.shape import LRU_TABLES, TABLES
-from netbpf.engine.llvm.tables import table_prefetches
 from netbpf.maps.table import COUNT
 
 if TYPE_CHECKING:
@@ -39,9 +38,8 @@ def worth_while(lowerer: Lowerer, variant: Variant) -> tuple[int, ...]:
 
 def emit_led_loop(lowerer: Lowerer, variant: Variant, split: Split) -> str:
     """The packet loop, the one ahead of it, and the half of the program that this runs."""
-    prefetches = [table_prefetches(i, lowerer.program.maps[i]) for i in split.tables]
     loops = [Ahead(lowerer, variant, split).text(), Led(lowerer, variant, split).text()]
-    return "\n".join([*prefetches, FirstHalf(lowerer, split).text(), *loops])
+    return "\n".join([emit_beginning(lowerer, split), *loops])
 
 
 def _is_table(m: Map) -> bool:

@@ -36,9 +36,13 @@ def compile_object(text: str, *, effort: int = THOROUGH) -> bytes:
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=level)
     builder = llvm.create_pass_builder(machine, options)
-    passes = builder.getModulePassManager() if effort != BRISK else llvm.create_new_module_pass_manager()
-    if effort == BRISK:
-        for name in BRISK_PASSES:
-            getattr(passes, f"add_{name}_pass")()
+    passes = _brisk_passes() if effort == BRISK else builder.getModulePassManager()
     passes.run(module, builder)
     return bytes(machine.emit_object(module))
+
+
+def _brisk_passes() -> Any:
+    passes = llvm.create_new_module_pass_manager()
+    for name in BRISK_PASSES:
+        getattr(passes, f"add_{name}_pass")()
+    return passes

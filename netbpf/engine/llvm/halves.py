@@ -18,6 +18,7 @@ from netbpf.engine.llvm.lower import FUNC_TAG, Lowerer, SubprogLowerer
 from netbpf.engine.llvm.map_calls import lookup_hashed
 from netbpf.engine.llvm.map_refs import MapRef, own_map
 from netbpf.engine.llvm.split import Cut, Split
+from netbpf.engine.llvm.tables import table_prefetches
 from netbpf.isa.instruction import Instruction
 
 NOWHERE, ENDED, FIRST_CUT = range(1, 4)
@@ -46,6 +47,12 @@ def emit_on_table(f: Function, split: Split, function: str, found: str) -> None:
         f.do(calls[i])
         f.br(after)
     f.label(after)
+
+
+def emit_beginning(owner: Lowerer, split: Split) -> str:
+    """``@begin``, and what asks for the entries that it finds out about."""
+    prefetches = [table_prefetches(i, owner.program.maps[i]) for i in split.tables]
+    return "\n".join([*prefetches, FirstHalf(owner, split).text()])
 
 
 class _Half(SubprogLowerer):
@@ -116,46 +123,20 @@ class FirstHalf(_Half):
             f.do(_COPY.format(row, frame, size))
 
 
-class SecondHalf(_Half):
-    """``i64 @prog(surroundings, rows, offset of the packet's row)``: the program from where the row says on; the whole of it
-    where that is NOWHERE, or the row is empty. The offset is moved on, but from an empty row: where nothing is looked at ahead,
-    a test is all that it costs."""
+class LaterHalf(_Half):
+    """A program that goes on from a packet's row, with the hash that the row tells of the key."""
 
-    def __init__(self, owner: Lowerer, tables: tuple[int, ...]) -> None:
-        super().__init__(owner, 0)
-        self.split = Split(self, tables)
-        self.tallies = {pc: t for pc, t in self.tallies.items() if pc not in self.split.cuts}
-
-    def _head(self) -> str:
-        params = f"{self.owner.around.main_params}, ptr noalias %rows, ptr noalias %row.v"
-        return f"define internal i64 @prog({params}) alwaysinline nounwind"
-
-    def _body(self) -> None:
-        f, split = self.f, self.split
-        at = f.load(64, "%row.v", 8)
-        f.lines.append(f"  %row = getelementptr i8, ptr %rows, i64 {at}")
-        f.lines.append("  %hash.v = alloca i32")
-        found = f.load(64, "%row", 8)
-        f.cond(f.test("eq", found, 0), "begin", "led")
-        f.label("led")
-        f.store(64, f.math("add", at, split.row_bytes()), "%row.v", 8)
-        emit_on_table(f, split, "reach", f.load(64, f.gep("%row", REACH * split.row_bytes()), 8))
-        self._go_on(found, "begin")
-        f.label("begin")
-        super()._body()
-
-    def _go_on(self, found: str, otherwise: str) -> None:
-        """On from where a row's first word says, or in block ``otherwise``."""
-        f, split = self.f, self.split
-        told = f.math("lshr", found, TOLD)
-        f.store(32, f.trunc(told, 32), "%hash.v", 4)
-        places = {ENDED: "ended", **{FIRST_CUT + n: f"take{pc}" for n, pc in enumerate(split.cuts)}}
+    def _from_row(self, found: str, others: dict[int, str], otherwise: str) -> None:
+        """On from the look-up that a row's first word names; where it says one of ``others``, or none of all these, in the blocks
+        of these names."""
+        f, cuts = self.f, self.split.cuts
+        f.lines.insert(2, "  %hash.v = alloca i32")  # look-ups that no row leads to use it, too
+        f.store(32, f.trunc(f.math("lshr", found, TOLD), 32), "%hash.v", 4)
+        places = others | {FIRST_CUT + n: f"take{pc}" for n, pc in enumerate(cuts)}
         cases = " ".join(f"i16 {far}, label %{name}" for far, name in places.items())
         f.do(f"switch i16 {f.trunc(f.math('lshr', found, HOW_FAR), 16)}, label %{otherwise} [ {cases} ]")
         f.open = False
-        f.label("ended")
-        self.leave(told if split.verdict is None else str(split.verdict))
-        for pc, cut in split.cuts.items():
+        for pc, cut in cuts.items():
             f.label(f"take{pc}")
             self._restore(cut)
             f.br(f"cut{pc}")
@@ -189,3 +170,33 @@ class SecondHalf(_Half):
         f.store(32, key_hash, "%hash.v", 4)
         f.label(f"cut{pc}")
         self.set(0, lookup_hashed(self, pc, m, f.load(32, "%hash.v", 4)))
+
+
+class SecondHalf(LaterHalf):
+    """``i64 @prog(surroundings, rows, offset of the packet's row)``: the program from where the row says on; the whole of it
+    where that is NOWHERE, or the row is empty. The offset is moved on, but from an empty row: where nothing is looked at ahead,
+    a test is all that it costs."""
+
+    def __init__(self, owner: Lowerer, tables: tuple[int, ...]) -> None:
+        super().__init__(owner, 0)
+        self.split = Split(self, tables)
+        self.tallies = {pc: t for pc, t in self.tallies.items() if pc not in self.split.cuts}
+
+    def _head(self) -> str:
+        params = f"{self.owner.around.main_params}, ptr noalias %rows, ptr noalias %row.v"
+        return f"define internal i64 @prog({params}) alwaysinline nounwind"
+
+    def _body(self) -> None:
+        f, split = self.f, self.split
+        at = f.load(64, "%row.v", 8)
+        f.lines.append(f"  %row = getelementptr i8, ptr %rows, i64 {at}")
+        found = f.load(64, "%row", 8)
+        f.cond(f.test("eq", found, 0), "begin", "led")
+        f.label("led")
+        f.store(64, f.math("add", at, split.row_bytes()), "%row.v", 8)
+        emit_on_table(f, split, "reach", f.load(64, f.gep("%row", REACH * split.row_bytes()), 8))
+        self._from_row(found, {ENDED: "ended"}, "begin")
+        f.label("ended")
+        self.leave(f.math("lshr", found, TOLD) if split.verdict is None else str(split.verdict))
+        f.label("begin")
+        super()._body()

@@ -11,13 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from netbpf.engine.llvm.flow import called, successors
-from netbpf.engine.llvm.halves import ENDED, HOW_FAR, LOT, TOLD, FirstHalf, SecondHalf, emit_on_table
+from netbpf.engine.llvm.halves import ENDED, HOW_FAR, LOT, TOLD, LaterHalf, emit_beginning, emit_on_table
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.loop import Loop
 from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
 from netbpf.engine.llvm.shape import ARRAYS, LRU_TABLES, TABLES
 from netbpf.engine.llvm.split import KEYED, Split
-from netbpf.engine.llvm.tables import table_prefetches
 from netbpf.isa.opcodes import (
     BPF_ALU,
     BPF_ALU64,
@@ -52,9 +51,8 @@ def rest_in_lots(lowerer: Lowerer, variant: Variant, split: Split) -> Rest | Non
 
 def emit_lots(lowerer: Lowerer, variant: Variant, split: Split) -> str:
     """The beginning, the rest in a loop of its own, and the packet loop."""
-    prefetches = [table_prefetches(i, lowerer.program.maps[i]) for i in split.tables]
-    beginning = FirstHalf(lowerer, split).text()
-    return "\n".join([*prefetches, beginning, _drain(lowerer, variant, split), Lots(lowerer, variant, split).text()])
+    beginning = emit_beginning(lowerer, split)  # which says what of the context the loop has to put together
+    return "\n".join([beginning, _drain(lowerer, variant, split), Lots(lowerer, variant, split).text()])
 
 
 def _needs_no_packet(s: SubprogLowerer, pc: int) -> bool:
@@ -76,11 +74,11 @@ def _needs_no_packet(s: SubprogLowerer, pc: int) -> bool:
     return cls in (BPF_ALU, BPF_ALU64) or (cls in (BPF_JMP, BPF_JMP32) and op != BPF_JCOND)
 
 
-class Rest(SecondHalf):
+class Rest(LaterHalf):
     """``i64 @rest(surroundings without a packet, row)``: the program from where the row says on; R0."""
 
     def __init__(self, owner: Lowerer, split: Split) -> None:
-        SubprogLowerer.__init__(self, owner, 0)
+        super().__init__(owner, 0)
         self.split = split
         work = list(split.cuts)
         reached = set(work)
@@ -97,13 +95,11 @@ class Rest(SecondHalf):
 
     def _body(self) -> None:
         f = self.f
-        f.lines.append("  %hash.v = alloca i32")
-        found = f.load(64, "%row", 8)
-        self._go_on(found, "nowhere")
+        self._from_row(f.load(64, "%row", 8), {}, "nowhere")
         f.label("nowhere")
         f.do("unreachable")
         f.open = False
-        SubprogLowerer._body(self)
+        super()._body()
 
     def _targets(self) -> set[int]:
         """A look-up has a block even if nothing but rows leads to it."""

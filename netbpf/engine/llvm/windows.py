@@ -180,7 +180,9 @@ class NativeLoaded(NativeProgram):
             if status == STATUS_TICK:
                 return self._get("next_ns")
             if status == STATUS_STRANGE:
-                self._tolerant, self._prepared = True, None
+                assert self._prepared is not None
+                self._tolerant = True
+                self._prepared = self._prepare(window.layout, output, scouted=self._prepared.variant.scouted)
                 continue
             goes_on = status in (STATUS_ROOM, STATUS_INTERFACE) or (status == STATUS_COUNT and columns is not None)
             if not goes_on or not max_packets:
