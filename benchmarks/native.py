@@ -28,9 +28,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from netbpf.engine.base import Totals
 from netbpf.engine.interp.engine import InterpEngine
 from netbpf.engine.llvm.engine import NativeEngine
+from netbpf.engine.results import Totals
 from netbpf.env import SteppedEnv
 from netbpf.host.loader import load_spec
 from netbpf.host.sim.host import SimHost

@@ -6,8 +6,7 @@ neither imports the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netbpf.isa.instruction import Program
 
@@ -23,8 +22,7 @@ VIEWS: Final = {SOCKET_VIEW: "packet_raw", FILE_VIEW: "file"}
 beside the packet; and libpcap's on a capture file, with every tag in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class MapDecl:
+class MapDecl(NamedTuple):
     """A map a program text declares: its spec (``spec.name`` is how the text calls it) and its starting contents.
 
     ``slots`` are starting contents that are not bytes: (key, name of a map of this program, or of one of its ``others``).
@@ -38,8 +36,7 @@ class MapDecl:
     pin_path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramSpec:
+class ProgramSpec(NamedTuple):
     """A program before BPF_PROG_LOAD.
 
     An LD_IMM64 that names a declared map has src BPF_PSEUDO_MAP_IDX (or _IDX_VALUE, with the offset in the second
@@ -63,8 +60,7 @@ class ProgramSpec:
     view: str = SOCKET_VIEW  # who looks at the packets it is for: a filter in FILE_VIEW means what libpcap reads in it
 
 
-@dataclass(slots=True)
-class InsnFacts:
+class InsnFacts(NamedTuple):
     """What the proof found at one pc, merged over every path that reached it.
 
     ``seen``: some path reaches it (else it is dead code). ``ptr``: the base kind of the pointer a load, store or atomic
@@ -84,8 +80,7 @@ class InsnFacts:
     inner_of: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Subprog:
+class Subprog(NamedTuple):
     """Instructions [start, end); ``stack_depth`` bytes of its own frame. Subprogram 0 is the main program."""
 
     start: int
@@ -95,8 +90,7 @@ class Subprog:
     is_callback: bool = False
 
 
-@dataclass(slots=True)
-class VerifiedProgram:
+class VerifiedProgram(NamedTuple):
     """A program the verifier accepted, with what it proved.
 
     ``insns``: as loaded, except that every map reference is BPF_PSEUDO_MAP_IDX(_VALUE) with an index into ``maps``.
@@ -113,7 +107,7 @@ class VerifiedProgram:
     name: str = ""
     prog_id: int = 0
     proved: bool = True
-    source_lines: tuple[tuple[int, str], ...] = field(default=())
+    source_lines: tuple[tuple[int, str], ...] = ()
 
     @classmethod
     def unproved(cls, insns: Program, prog_type: int = 1) -> VerifiedProgram:

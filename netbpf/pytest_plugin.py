@@ -225,7 +225,8 @@ def _replay(source: Any, capture: Any, *, engine: str | None = None, limit: int 
     from netbpf.replay.snapshot import entries
     from netbpf.sources.load import load
 
-    with Session(load(source, **{"view": "socket", **options}), engine=engine) as session, open_capture(capture) as reader:
+    spec = load(source, **{"view": "socket", **options})
+    with Session(spec, engine=engine) as session, open_capture(capture) as reader:
         run = Replay(session.loaded, session.maps, limit=limit)
         for _ in run.run(reader):
             pass

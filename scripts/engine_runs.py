@@ -75,7 +75,7 @@ def change_inner(user: random.Random, outer: Any) -> None:
     """At times: take a map out of another, or put in a new one, of another size where the template lets it."""
     key, what = user.randrange(min(outer.spec.max_entries, 4)).to_bytes(outer.spec.key_size, "little"), user.random()
     template = outer.spec.inner
-    larger = replace(template, max_entries=template.max_entries + user.choice((0, 1, 30)))
+    larger = template._replace(max_entries=template.max_entries + user.choice((0, 1, 30)))
     try:
         if what < 0.1:
             outer.take_out(key)
@@ -140,7 +140,7 @@ def proved_group(record: dict[str, Any], privilege: str) -> VerifiedProgram | No
     """The program of a group that runs begin with, the others in the program array; None where none is accepted."""
     maps: dict[str, Any] = {}
     proved = [p for each in record["group"] if (p := _proved(each, privilege, maps)) is not None]
-    loaded = [replace(p, prog_id=n) for n, p in enumerate(proved, 1)]
+    loaded = [p._replace(prog_id=n) for n, p in enumerate(proved, 1)]
     first = next((p for p in loaded if maps.get("progs") in p.maps), None)
     for index, which in enumerate(record["slots"]):
         if first is not None and 0 <= which < len(loaded):
@@ -184,7 +184,7 @@ def with_functions(spec: ProgramSpec) -> ProgramSpec:
     info = tuple((start, STATIC_FUNCTION if start else MAIN_FUNCTION) for start in starts) if len(starts) > 1 else ()
     others = tuple(with_functions(other) for other in spec.others)
     btf = btf_with_int_functions() if info or any(other.btf for other in others) else b""
-    return replace(spec, btf=btf, func_info=info, others=others)
+    return spec._replace(btf=btf, func_info=info, others=others)
 
 
 def live_map(name: str, m: dict[str, Any]) -> Any:

@@ -192,11 +192,11 @@ def changed_programs(spec: ProgramSpec) -> Iterator[tuple[str, ProgramSpec]]:
         yield from changed_classic(spec)
         return
     for what, insns in changed_insns(spec.insns):
-        yield what, replace(spec, insns=insns)
+        yield what, spec._replace(insns=insns)
     for index, other in enumerate(spec.others):
         for what, insns in changed_insns(other.insns):
-            others = (*spec.others[:index], replace(other, insns=insns), *spec.others[index + 1 :])
-            yield f"{other.name}, {what}", replace(spec, others=others)
+            others = (*spec.others[:index], other._replace(insns=insns), *spec.others[index + 1 :])
+            yield f"{other.name}, {what}", spec._replace(others=others)
 
 
 def probe(case: Case, cases: Sequence[Case]) -> Case:

@@ -14,14 +14,12 @@ Tables only; ``verifier.ctx`` applies them, engines read them. Offsets and width
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from netbpf.abi.prog_types import ProgType
 
 
-@dataclass(frozen=True, slots=True)
-class CtxField:
+class CtxField(NamedTuple):
     """One member of a context struct. ``words`` > 1 for arrays of u32."""
 
     name: str
@@ -32,8 +30,7 @@ class CtxField:
     words: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class CtxRules:
+class CtxRules(NamedTuple):
     """What one program type may do with a context struct's fields.
 
     ``hidden``: fields it may not touch. ``writable``: fields it may store to. ``pointers``: fields whose load gives a

@@ -84,6 +84,19 @@ LINKTYPE_IPV6: Final = 229
 LINKTYPE_LINUX_SLL2: Final = 276
 LINKTYPE_USER0: Final = 147  # bytes that only their owner knows
 
+SLL_BYTES: Final = 16
+SLL2_BYTES: Final = 20
+NULL_BYTES: Final = 4
+LINK_HEADER_BYTES: Final = {
+    LINKTYPE_ETHERNET: ETH_HLEN,
+    LINKTYPE_LINUX_SLL: SLL_BYTES,
+    LINKTYPE_LINUX_SLL2: SLL2_BYTES,
+    LINKTYPE_NULL: NULL_BYTES,
+    LINKTYPE_LOOP: NULL_BYTES,
+}
+ETHERTYPE_AT: Final = {LINKTYPE_ETHERNET: 12, LINKTYPE_LINUX_SLL: 14, LINKTYPE_LINUX_SLL2: 0}
+"""How long a link type's header is, where that is known, and where in it the EtherType is."""
+
 LINKTYPE_NAMES: Final[dict[int, str]] = {
     0: "NULL",
     1: "EN10MB",

@@ -5,9 +5,8 @@ Tables only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class ProgType(IntEnum):
@@ -48,8 +47,7 @@ class ProgType(IntEnum):
     NETFILTER = 32
 
 
-@dataclass(frozen=True, slots=True)
-class ProgTypeRow:
+class ProgTypeRow(NamedTuple):
     """One type. ``name`` as bpftool and the vectors write it; ``context`` the C struct R1 points to, "" where not modelled.
 
     ``may_load_abs``: LD_ABS and LD_IND are allowed. ``unpriv``: a process without capabilities may load it.

@@ -226,7 +226,7 @@ class _Attach:
     def _judge(self, spec: ProgramSpec) -> tuple[Any, Any, str]:
         """Who judges frames in line; the kernel does it in a laboratory of its own, frame by frame."""
         from netbpf.env import SystemEnv
-        from netbpf.packet.receive import Device
+        from netbpf.packet.device import Device
 
         if self.args.backend != "sim":
             from netbpf.replay.lab_session import LabSession

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from netbpf.engine.base import Verdicts
+from netbpf.engine.results import Verdicts
 from netbpf.packet.batch import PacketBatch
 from netbpf.replay.core import Interval, Replay
 from netbpf.replay.session import Session

@@ -6,7 +6,8 @@ import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from netbpf.engine.base import Loaded, Verdicts
+from netbpf.engine.base import Loaded
+from netbpf.engine.results import Verdicts
 from netbpf.errors import SourceError, UsageError
 from netbpf.explain.coverage import Coverage
 from netbpf.program import ProgramSpec

@@ -12,7 +12,8 @@ from netbpf.explain.listing import Listing, listing_of
 from netbpf.explain.places import Places
 from netbpf.explain.recorder import MAX_STEPS, Recorder
 from netbpf.explain.steps import Path
-from netbpf.packet.receive import DEFAULT_DEVICE, receive
+from netbpf.packet.device import DEFAULT_DEVICE
+from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import ProgramSpec, VerifiedProgram

@@ -17,7 +17,8 @@ from netbpf.explain.path import Listings, record_packet
 from netbpf.explain.recorder import MAX_STEPS
 from netbpf.explain.steps import Path
 from netbpf.packet.capture import CaptureReader
-from netbpf.packet.receive import DEFAULT_DEVICE, receive
+from netbpf.packet.device import DEFAULT_DEVICE
+from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.program import ProgramSpec
 from netbpf.replay.session import Session

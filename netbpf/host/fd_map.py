@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 
 from netbpf.errors import BpfError
 from netbpf.host.base import Process
@@ -18,7 +17,7 @@ class FdMap:
         self._process, self.fd = process, fd
         self.map_type, self.map_id = info.type, info.id
         spec = MapSpec(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
-        self.spec = replace(spec, name=name)
+        self.spec = spec._replace(name=name)
 
     def lookup_user(self, key: bytes, flags: int = 0) -> bytes:
         """The value's bytes. Raises BpfError(ENOENT ...)."""

@@ -6,7 +6,7 @@ The same steps on the simulator and on the real kernel; knows the Host protocol 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from netbpf.abi.maps import MapType
 from netbpf.errors import BpfError
@@ -142,7 +142,7 @@ class _Loading:
     def _create(self, decl: MapDecl) -> int:
         spec = decl.spec
         if spec.map_type == MapType.PERF_EVENT_ARRAY and not spec.max_entries:
-            spec = replace(spec, max_entries=self.process.possible_cpus)
+            spec = spec._replace(max_entries=self.process.possible_cpus)
         inner = spec.inner
         template = self.process.map_create(inner, btf_fd=self._btf_for(inner)) if inner is not None else 0
         try:

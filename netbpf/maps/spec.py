@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class MapSpec:
+class MapSpec(NamedTuple):
     """What BPF_MAP_CREATE is told. Sizes in bytes; ``map_type`` is an ``abi.maps.MapType`` value (kept an int so that
     an unknown type can be stated and refused). ``inner`` is the template of a map of maps."""
 

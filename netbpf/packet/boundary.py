@@ -8,7 +8,7 @@ import mmap
 import struct
 from typing import Final
 
-from netbpf.packet.capture import RecordLayout
+from netbpf.packet.layout import RecordLayout
 from netbpf.packet.pcapng import EPB, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, OPB, SPB
 
 NEAR: Final = 16_384  # most captures have a record that begins so near

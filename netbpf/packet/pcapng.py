@@ -23,7 +23,8 @@ from typing import NamedTuple, NoReturn
 from netbpf.errors import UsageError
 from netbpf.ints import U64_MAX, round_up
 from netbpf.packet.batch import PacketBatch
-from netbpf.packet.capture import CaptureReader, InterfaceLayout, RecordLayout, max_caplen
+from netbpf.packet.capture import CaptureReader, max_caplen
+from netbpf.packet.layout import InterfaceLayout, RecordLayout
 from netbpf.packet.record import Record
 from netbpf.packet.sink import WRITTEN_SNAPLEN, CaptureWriter, Target
 from netbpf.packet.stream import ByteStream

@@ -36,8 +36,8 @@ Captures without Ethernet header are seen as if they came in from the device the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from netbpf.abi.net import (
     ARPHRD_ETHER,
@@ -51,6 +51,7 @@ from netbpf.abi.net import (
     ETH_P_802_3_MIN,
     ETH_P_IP,
     ETH_P_IPV6,
+    LINK_HEADER_BYTES,
     LINKTYPE_ETHERNET,
     LINKTYPE_IPV4,
     LINKTYPE_IPV6,
@@ -59,52 +60,31 @@ from netbpf.abi.net import (
     LINKTYPE_LOOP,
     LINKTYPE_NULL,
     LINKTYPE_RAW,
+    NULL_BYTES,
     PACKET_BROADCAST,
     PACKET_HOST,
     PACKET_MULTICAST,
     PACKET_OTHERHOST,
     PACKET_OUTGOING,
+    SLL2_BYTES,
+    SLL_BYTES,
     VLAN_HLEN,
     VLAN_PROTOCOLS,
     linktype_name,
 )
 from netbpf.errors import UsageError
-from netbpf.packet.record import Record
+from netbpf.packet.device import DEFAULT_DEVICE, Device
+from netbpf.packet.record import OUTBOUND, Record
 from netbpf.packet.skbuff import SkBuff
 
 VIEWS: Final = ("packet_raw", "packet_dgram", "file")
-OUTBOUND: Final = 2  # Record.direction
 BROADCAST_MAC: Final = b"\xff" * 6
 NO_MAC: Final = bytes(6)
 GROUP_MAC: Final = b"\x01" + bytes(5)  # a group nobody has told the name of
-SLL_BYTES: Final = 16
-SLL2_BYTES: Final = 20
 ETHERNET_LIKE: Final = frozenset({ARPHRD_ETHER, ARPHRD_LOOPBACK})
-NULL_BYTES: Final = 4
 AF_INET: Final = 2
 AF_INET6_OF_ANY_SYSTEM: Final = frozenset({10, 24, 28, 30})  # Linux, NetBSD/OpenBSD, FreeBSD, macOS
 IP_VERSIONS: Final = {4: ETH_P_IP, 6: ETH_P_IPV6}
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """The device packets come in on, and what it writes beside each.
-
-    ``mac`` None: every unicast frame counts as addressed to us (PACKET_HOST), for captures whose host is not known.
-    ``queue_mapping`` is the receive queue plus one, as the kernel records it (outgoing packets have transmit queue 0);
-    ``ifindex`` that of the capture's first interface, further ones count up. The other fields start every packet's sk_buff.
-    """
-
-    mac: bytes | None = None
-    ifindex: int = 2
-    queue_mapping: int = 1
-    napi_id: int = 0
-    hash: int = 0
-    mark: int = 0
-    priority: int = 0
-
-
-DEFAULT_DEVICE: Final = Device()
 
 
 def receive(record: Record, device: Device = DEFAULT_DEVICE, view: str = "packet_raw") -> SkBuff | None:
@@ -247,8 +227,7 @@ def _direction_pkt_type(record: Record) -> int:
 # -- cooked captures ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CookedHeader:
+class CookedHeader(NamedTuple):
     """What an SLL or SLL2 header tells: its size in bytes, the packet type and protocol of the sk_buff, the type of the
     device, the sender's link address, and (SLL2) the index of the interface, else 0."""
 
@@ -376,16 +355,6 @@ def _as_captured(record: Record, device: Device) -> SkBuff:
 
 
 # -- the view of a savefile --------------------------------------------------------------------------------------------
-
-LINK_HEADER_BYTES: Final = {
-    LINKTYPE_ETHERNET: ETH_HLEN,
-    LINKTYPE_LINUX_SLL: SLL_BYTES,
-    LINKTYPE_LINUX_SLL2: SLL2_BYTES,
-    LINKTYPE_NULL: NULL_BYTES,
-    LINKTYPE_LOOP: NULL_BYTES,
-}
-ETHERTYPE_AT: Final = {LINKTYPE_ETHERNET: 12, LINKTYPE_LINUX_SLL: 14, LINKTYPE_LINUX_SLL2: 0}
-
 
 def _as_in_file(record: Record, device: Device) -> SkBuff:
     network = LINK_HEADER_BYTES.get(record.linktype, 0)

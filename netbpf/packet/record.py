@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+OUTBOUND: Final = 2  # Record.direction
 
 
 class Record(NamedTuple):

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final, NamedTuple
 
-from netbpf.packet.capture import InterfaceLayout, RecordLayout
+from netbpf.packet.layout import InterfaceLayout, RecordLayout
 from netbpf.packet.socket_skb import Auxdata, LinkAddress
 
 TP_STATUS_KERNEL, TP_STATUS_USER = 0, 1

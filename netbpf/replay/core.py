@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from netbpf.engine.base import Loaded, Totals, Verdicts, WindowWalker
+from netbpf.engine.base import Loaded, WindowWalker
+from netbpf.engine.results import Totals, Verdicts
 from netbpf.maps.base import ReadableMap
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import CaptureReader, Window

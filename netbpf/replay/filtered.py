@@ -6,11 +6,10 @@ one. Programs proved before are taken from the cache (``replay.remembered``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netbpf.abi.net import linktype_name
-from netbpf.engine.base import Engine, Loaded, Totals, Verdicts, WindowWalker
+from netbpf.engine.base import Engine, Loaded, WindowWalker
 from netbpf.errors import SourceError
 from netbpf.isa.classic import BPF_RET, SockFilter
 from netbpf.program import FILE_VIEW, VIEWS, VerifiedProgram
@@ -18,17 +17,18 @@ from netbpf.replay.remembered import key_of_filter, recall, remember
 from netbpf.sources.expr import compile_expression, socket_linktype
 
 if TYPE_CHECKING:
+    from netbpf.engine.results import Totals, Verdicts
     from netbpf.env import Env
     from netbpf.packet.batch import PacketBatch
-    from netbpf.packet.capture import RecordLayout, Window
+    from netbpf.packet.capture import Window
+    from netbpf.packet.layout import RecordLayout
     from netbpf.packet.sink import CaptureWriter
     from netbpf.packet.skbuff import SkBuff
 
 REJECTS_ALL: Final = "expression rejects all packets"  # libpcap's words
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
+class Expression(NamedTuple):
     """A tcpdump expression and how it is to be read; ``view`` is one of ``program.VIEWS``."""
 
     text: str

@@ -11,7 +11,7 @@ from netbpf.abi.net import LINKTYPE_ETHERNET
 from netbpf.engine.choose import native_obstacle
 from netbpf.env import SteppedEnv
 from netbpf.errors import NetbpfError
-from netbpf.packet.capture import MAX_CAPLEN, InterfaceLayout, RecordLayout
+from netbpf.packet.layout import MAX_CAPLEN, InterfaceLayout, RecordLayout
 from netbpf.program import FILE_VIEW, VIEWS
 from netbpf.replay.filtered import Expression
 

@@ -10,7 +10,7 @@ from array import array
 from contextlib import ExitStack
 from typing import Any, Final, Self
 
-from netbpf.engine.base import Verdicts
+from netbpf.engine.results import Verdicts
 from netbpf.errors import BpfError, ProgramRejected, UsageError
 from netbpf.host.base import Host
 from netbpf.host.fd_map import FdMap

@@ -16,7 +16,8 @@ from typing import Any, Final, Protocol
 
 from netbpf.abi import sockopt as so
 from netbpf.abi.net import LINKTYPE_ETHERNET, LINKTYPE_RAW
-from netbpf.engine.base import Loaded, Totals
+from netbpf.engine.base import Loaded
+from netbpf.engine.results import Totals
 from netbpf.host.filter_stats import FilterStats
 from netbpf.maps.base import ReadableMap
 from netbpf.packet.batch import PacketBatch

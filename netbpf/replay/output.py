@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from netbpf.engine.base import Verdicts
+from netbpf.engine.results import Verdicts
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.capture import CaptureReader
 from netbpf.packet.open import create_capture

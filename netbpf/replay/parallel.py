@@ -18,16 +18,17 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any, Final, cast
 
-from netbpf.engine.base import Totals
 from netbpf.engine.commute import Commutes, commutes
 from netbpf.engine.llvm.merge import Merger
 from netbpf.engine.llvm.program import NEVER_NS
 from netbpf.engine.llvm.windows import NO_LIMIT, NativeLoaded
+from netbpf.engine.results import Totals
 from netbpf.env import SteppedEnv
 from netbpf.maps.base import Map
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.boundary import RecordFinder
-from netbpf.packet.capture import CaptureReader, RecordLayout, Window
+from netbpf.packet.capture import CaptureReader, Window
+from netbpf.packet.layout import RecordLayout
 from netbpf.packet.stream import HUGE_PAGE_BYTES, MappedStream
 from netbpf.replay.core import Interval, Replay
 

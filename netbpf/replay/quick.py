@@ -212,7 +212,7 @@ def _replay(path: str, words: list[str]) -> int | None:
         return None
     use_cache = words[:1] != ["--no-cache"]
     scouted = _wants_scouts(fd, LARGE_FROM if use_cache else WORTH_ONCE)
-    found = _found(words, scouted) or _made(words, scouted, use_cache, size >= WORTH_ONCE)
+    found = (_found(words, scouted) if use_cache else None) or _made(words, scouted, use_cache, size >= WORTH_ONCE)
     if found is None:
         return None
     image, entry, stubs, block, meta, fields = found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import marshal
 import os
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from netbpf import __version__
@@ -96,12 +95,12 @@ def remember(key: str, spec: ProgramSpec, program: VerifiedProgram, maps: dict[s
     if any(decl.spec.inner is not None or maps[decl.spec.name].spec != decl.spec for decl in spec.maps):
         return
     head = (program.prog_type, program.license_gpl, program.name, program.prog_id)
-    subprogs = tuple(astuple(s) for s in program.subprogs)
-    facts = tuple(astuple(f) for f in program.facts)
+    subprogs: tuple[Any, ...] = tuple(tuple(s) for s in program.subprogs)  # marshal knows plain tuples alone
+    facts: tuple[Any, ...] = tuple(tuple(f) for f in program.facts)
     rows = tuple(_row(decl, maps[decl.spec.name]) for decl in spec.maps)
     cache.write_bytes(key, marshal.dumps((head, encode(program.insns), subprogs, facts, program.source_lines, rows)))
 
 
 def _row(decl: MapDecl, live: MapBase) -> tuple[Any, ...]:
-    spec = (*astuple(decl.spec)[:8], None, decl.spec.btf_key_type_id, decl.spec.btf_value_type_id)
+    spec = (*decl.spec[:8], None, decl.spec.btf_key_type_id, decl.spec.btf_value_type_id)
     return spec, live.map_id, live.n_cpus, decl.contents, decl.frozen

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from netbpf.abi.net import ETH_P_8021AD, LINKTYPE_ETHERNET, SKF_AD_OFF
+from netbpf.abi.net import ETH_P_8021AD, LINK_HEADER_BYTES, LINKTYPE_ETHERNET, SKF_AD_OFF
 from netbpf.engine.base import Loaded
 from netbpf.ints import u32
 from netbpf.packet.batch import PacketBatch
-from netbpf.packet.receive import DEFAULT_DEVICE, LINK_HEADER_BYTES, receive
+from netbpf.packet.device import DEFAULT_DEVICE
+from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import FILE_VIEW, SOCKET_VIEW, VIEWS, ProgramSpec

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from netbpf import __version__
 from netbpf.abi.prog_types import PROG_TYPES
-from netbpf.engine.base import Verdicts
+from netbpf.engine.results import Verdicts
 from netbpf.packet.batch import PacketBatch
 from netbpf.program import ProgramSpec
 from netbpf.replay.core import Interval, Replay

@@ -18,7 +18,8 @@ from netbpf.host.attach import attach_loaded
 from netbpf.host.base import Process
 from netbpf.host.lab import Lab
 from netbpf.host.loader import LoadedSpec
-from netbpf.packet.receive import Device, receive
+from netbpf.packet.device import Device
+from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.packet.skbuff import SkBuff
 from netbpf.program import FILE_VIEW, VIEWS, ProgramSpec

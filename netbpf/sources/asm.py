@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from netbpf.errors import SourceError
 from netbpf.isa.instruction import decode
@@ -46,7 +45,7 @@ def parse(text: str, path: str = "<text>") -> ProgramSpec:
     main = _Assembler(path, new_scope()).run(first)
     if not rest:
         return main
-    return replace(main, others=tuple(_other(main, chunk, path) for chunk in rest))
+    return main._replace(others=tuple(_other(main, chunk, path) for chunk in rest))
 
 
 def _programs(lines: Iterable[Line]) -> list[list[Line]]:
@@ -65,7 +64,7 @@ def _other(main: ProgramSpec, lines: list[Line], path: str) -> ProgramSpec:
     maps = () if own else main.maps
     for index, decl in enumerate(maps):
         scope.map_index.setdefault(decl.spec.name, index)
-    return replace(_Assembler(path, scope, maps, b"" if own else main.btf).run(lines[1:]), name=name)
+    return _Assembler(path, scope, maps, b"" if own else main.btf).run(lines[1:])._replace(name=name)
 
 
 class _Assembler:

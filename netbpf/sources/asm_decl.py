@@ -14,7 +14,6 @@ Reads words into a :class:`Declarations`; whether a map is possible is the host'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
@@ -115,10 +114,10 @@ class Declarations:
         cursor.expect(":", "the key")
         if cursor.accept("&"):
             name = _name(cursor, "the name of a map or program")
-            decl = replace(decl, slots=(*decl.slots, (key, name)))
+            decl = decl._replace(slots=(*decl.slots, (key, name)))
         else:
             value = self._data(cursor, decl.spec.value_size, "value", _value_sizes(decl.spec))
-            decl = replace(decl, contents=(*decl.contents, (key, value)))
+            decl = decl._replace(contents=(*decl.contents, (key, value)))
         cursor.end()
         self.maps[self.open_map] = decl
 

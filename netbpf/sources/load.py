@@ -141,7 +141,7 @@ def parse_program(data: bytes, path: str = "<program>", options: ObjectOptions |
         from netbpf.sources.elf import read_object
 
         spec = read_object(data, path, program=options.program or None, kconfig=options.kconfig, kernel_btf=options.btf or None)
-        return replace(spec, view=options.view)
+        return spec._replace(view=options.view)
     if options.program:
         raise SourceError(f"no clang object: it has no program {options.program!r} to choose", path=path)
     if Path(path).suffix in RAW_SUFFIXES:
@@ -170,7 +170,7 @@ def _text(text: str, path: str, view: str) -> ProgramSpec:
     from netbpf.sources.asm import parse
 
     spec = parse(text, path)
-    return spec if view == SOCKET_VIEW or spec.classic else replace(spec, view=view)
+    return spec if view == SOCKET_VIEW or spec.classic else spec._replace(view=view)
 
 
 def _read(path: str) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +38,22 @@ def test_it_makes_the_same() -> None:
     assert compiler.compile_object(MODULE) == here
     assert compiler._waiting is None
     assert compiler.compile_object(MODULE) == here
+
+
+ALONE = """
+import os, sys
+os.sched_getaffinity = lambda pid: {0, 1}
+from netbpf.engine.llvm import compiler
+compiler.begin()
+sys.modules["netbpf.engine.llvm.compile"] = None  # here it cannot be done
+print(len(compiler.compile_object(sys.argv[1])))
+"""
+
+
+def test_a_process_that_loads_llvm_itself_makes_it() -> None:
+    """What it loads llvmlite without is not missed: nothing but time would tell."""
+    made = subprocess.run([sys.executable, "-c", ALONE, MODULE], capture_output=True, text=True, check=True)
+    assert int(made.stdout) == len(compiler.compile_object(MODULE))
 
 
 @pytest.mark.parametrize("effort", [HASTY, BRISK])

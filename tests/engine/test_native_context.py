@@ -12,8 +12,8 @@ from support.replays import walk_windows
 
 from netbpf.abi.context import CTX_RULES, SK_BUFF_FIELDS, CtxField
 from netbpf.abi.prog_types import PROG_TYPE_BY_NAME
-from netbpf.engine.base import Totals, Verdicts
 from netbpf.engine.llvm.engine import NativeEngine
+from netbpf.engine.results import Totals, Verdicts
 from netbpf.env import SteppedEnv
 from netbpf.packet.batch import PacketBatch
 from netbpf.packet.pcap import PcapWriter

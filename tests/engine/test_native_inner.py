@@ -80,9 +80,9 @@ def with_cpus(program: VerifiedProgram, n_cpus: int) -> VerifiedProgram:
     assert inner is not None
     for key, entries in enumerate((inner.max_entries, inner.max_entries + 3)):
         if inner.map_type != MapType.ARRAY:
-            inner = replace(inner, max_entries=entries)
+            inner = inner._replace(max_entries=entries)
         live.put(key.to_bytes(4, "little"), create(inner, n_cpus=n_cpus))
-    return replace(program, maps=(live,))
+    return program._replace(maps=(live,))
 
 
 @pytest.mark.parametrize(("kind", "outer"), [*zip(KEYED_INSIDE, cycle(("array_of_maps", "hash_of_maps")), strict=False)])
@@ -174,7 +174,7 @@ def test_a_batch_sees_what_user_space_did_before_it() -> None:
             found.append((list(loaded.run(batch).verdict), map_bytes(outer)))
             if outer.get(0) is not None:
                 outer.take_out(bytes(4))
-            outer.put((2).to_bytes(4, "little"), create(replace(outer.spec.inner, max_entries=2)))
+            outer.put((2).to_bytes(4, "little"), create(outer.spec.inner._replace(max_entries=2)))
             gc.collect()
         outcomes.append(found)
     assert outcomes[0] == outcomes[1]

@@ -195,7 +195,7 @@ def on_cpus(text: str, skbs: list[SkBuff], n_cpus: int) -> None:
     outcomes = []
     for engine in (INTERP, NATIVE):
         program = loaded_program(text)
-        program = replace(program, maps=tuple(create(m.spec, n_cpus=n_cpus) for m in program.maps))
+        program = program._replace(maps=tuple(create(m.spec, n_cpus=n_cpus) for m in program.maps))
         env, rng = SteppedEnv(), random.Random(9)
         loaded, found = engine.load(program, env), []
         for skb in skbs:

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from support.packet_grid import FILTERS, MAC, capture_frames, own_frames
 from support.ring_blocks import BuiltBlock
 
-from netbpf.engine.base import Totals, Verdicts
 from netbpf.engine.choose import get_engine, native_obstacle
+from netbpf.engine.results import Totals, Verdicts
 from netbpf.env import SteppedEnv
 from netbpf.host.live_program import LiveProgram
-from netbpf.packet.receive import Device, receive
+from netbpf.packet.device import Device
+from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.packet.ring import ring_packets
 from netbpf.packet.skbuff import SkBuff

@@ -16,7 +16,6 @@ from support.split_cases import CUTS, HEAD, LOOK_UP, PROGRAMS
 from support.split_programs import random_split
 
 import netbpf.engine.llvm.windows as windows_module
-from netbpf.engine.base import Totals, Verdicts
 from netbpf.engine.llvm import ahead
 from netbpf.engine.llvm.engine import NativeEngine
 from netbpf.engine.llvm.halves import SecondHalf
@@ -24,6 +23,7 @@ from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.module import module
 from netbpf.engine.llvm.split import Cut, Split
 from netbpf.engine.llvm.variant import Variant
+from netbpf.engine.results import Totals, Verdicts
 from netbpf.env import SteppedEnv
 from netbpf.packet import stream
 from netbpf.packet.open import open_capture

@@ -13,7 +13,7 @@ from support.programs_of import loaded_program
 from support.replays import walk_windows
 
 import netbpf.engine.llvm.windows as windows_module
-from netbpf.engine.base import Totals, Verdicts
+from netbpf.engine.results import Totals, Verdicts
 from netbpf.env import SteppedEnv
 from netbpf.errors import CaptureError
 from netbpf.packet import stream

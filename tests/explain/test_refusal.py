@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -174,7 +173,7 @@ def test_a_program_in_c_is_told_by_its_lines() -> None:
     insns, is_check = list(whole.insns), (op.BPF_JMP | op.BPF_JEQ, op.BPF_JMP | op.BPF_CALL)
     pc = next(pc for pc in range(1, len(insns)) if (insns[pc].code, insns[pc - 1].code) == is_check and not insns[pc].imm)
     insns[pc] = insns[pc]._replace(dst=op.BPF_REG_6)
-    spec = replace(whole, insns=tuple(insns))
+    spec = whole._replace(insns=tuple(insns))
     diagnosis = refused(spec)
     lines = list(format_refusal(diagnosis))
     assert any(line.startswith("at flow_hash.c:") for line in lines), lines

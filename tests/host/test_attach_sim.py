@@ -16,7 +16,8 @@ import netbpf
 from netbpf.errors import ProgramRejected, UsageError
 from netbpf.host.lab import drain, open_packet_socket
 from netbpf.host.sim.host import SimHost
-from netbpf.packet.receive import Device, receive
+from netbpf.packet.device import Device
+from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.packet.socket_skb import (
     Auxdata,

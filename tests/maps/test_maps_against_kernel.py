@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import zlib
 from typing import Any
@@ -90,7 +89,7 @@ def test_programs_on_two_cpus(spec: MapSpec) -> None:
     differ: there only values without padding are compared.
     """
     if spec.map_type == T.PERCPU_HASH:
-        spec = dataclasses.replace(spec, value_size=16)
+        spec = spec._replace(value_size=16)
     if n_cpus() < 2:
         pytest.skip("needs two CPUs")
     rng = random.Random(seed_of(spec))

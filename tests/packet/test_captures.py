@@ -20,7 +20,8 @@ from support.vectors import ROOT
 
 from netbpf.errors import CaptureError, UsageError
 from netbpf.packet.batch import PacketBatch
-from netbpf.packet.capture import CaptureReader, RecordLayout, Window
+from netbpf.packet.capture import CaptureReader, Window
+from netbpf.packet.layout import RecordLayout
 from netbpf.packet.open import open_capture
 from netbpf.packet.record import Record
 

@@ -9,9 +9,10 @@ from support.vectors import ROOT
 from netbpf.abi.context import SK_BUFF_FIELDS
 from netbpf.errors import UsageError
 from netbpf.packet.context import FIELD_VALUES, WORD_VALUES, context_value
+from netbpf.packet.device import Device
 from netbpf.packet.load import load, skb_load_bytes, skb_load_bytes_relative
 from netbpf.packet.open import open_capture
-from netbpf.packet.receive import Device, receive
+from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.packet.skbuff import SkBuff
 

@@ -14,8 +14,9 @@ from support.kernel_socket import ArrayMap, PacketSocket, TapDevice, in_new_netn
 
 from netbpf.abi.context import SK_BUFF_FIELDS
 from netbpf.packet.context import context_value
+from netbpf.packet.device import Device
 from netbpf.packet.load import load, skb_load_bytes, skb_load_bytes_relative
-from netbpf.packet.receive import Device, receive
+from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.packet.skbuff import SkBuff
 

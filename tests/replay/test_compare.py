@@ -57,7 +57,7 @@ def test_a_classic_filter_is_attached_as_one() -> None:
 
 
 def test_a_program_of_another_type_is_refused_at_attach() -> None:
-    spec = replace(KEEP_60, prog_type=3)
+    spec = KEEP_60._replace(prog_type=3)
     run = run_on("sim", spec, FRAMES[:1])
     assert (run.errno, run.step) == (22, "attach")
 

@@ -44,10 +44,23 @@ def test_captures_of_every_sort_give_the_same_lines(tmp_path: Path) -> None:
         assert said(replay(capture, *FILTER, cache_home=tmp_path)) == want, capture.name
 
 
+def imports(*words: str, cache_home: Path) -> set[str]:
+    """The modules that a replay of a capture imports, those of the process that compiles among them."""
+    run = replay(PCAPS / "session.pcap", *words, cache_home=cache_home, python=("-X", "importtime"))
+    return {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="LLVM comes up beside it where there is a second core")
+def test_a_filter_compiled_anew_imports_nothing_slow(tmp_path: Path) -> None:
+    pytest.importorskip("llvmlite")
+    imported = imports("--no-cache", *FILTER, cache_home=tmp_path)
+    assert "netbpf.engine.llvm.loop" in imported
+    assert not imported & {"argparse", "dataclasses", "importlib.resources", "inspect", "netbpf.cli.main", "netbpf.packet.skbuff"}
+
+
 def test_nothing_large_is_imported(tmp_path: Path) -> None:
     replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path)
-    run = replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path, python=("-X", "importtime"))
-    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+    imported = imports(*FILTER, cache_home=tmp_path)
     assert "netbpf.replay.quick" in imported
     assert not imported & {"argparse", "ctypes", "dataclasses", "hashlib", "llvmlite", "netbpf.cli.main", "netbpf.replay.core"}
 

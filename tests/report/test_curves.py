@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netbpf.abi.maps import MapType
-from netbpf.engine.base import Totals
+from netbpf.engine.results import Totals
 from netbpf.maps.create import create
 from netbpf.maps.spec import MapSpec
 from netbpf.replay.core import Interval

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -85,8 +83,8 @@ def test_every_declaration(spec: ProgramSpec) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs, st.lists(st.tuples(programs, NAMES, NAMES), max_size=2), st.lists(specs, max_size=1))
 def test_several_programs(spec: ProgramSpec, sharing: list[tuple[Program, str, str]], own: list[ProgramSpec]) -> None:
-    others = [replace(spec, insns=insns, name=name, license=license) for insns, name, license in sharing]
-    whole = replace(spec, others=(*others, *own))
+    others = [spec._replace(insns=insns, name=name, license=license) for insns, name, license in sharing]
+    whole = spec._replace(others=(*others, *own))
     assert parse(format_program(whole)) == whole
 
 

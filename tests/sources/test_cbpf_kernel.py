@@ -19,7 +19,8 @@ from netbpf.engine.interp.engine import InterpEngine
 from netbpf.env import SteppedEnv
 from netbpf.errors import ProgramRejected
 from netbpf.isa.classic import ALLOWED_CODES, BPF_STMT, CONDITIONAL_JUMPS, ClassicProgram, SockFilter, encode_classic
-from netbpf.packet.receive import Device, receive
+from netbpf.packet.device import Device
+from netbpf.packet.receive import receive
 from netbpf.packet.record import Record
 from netbpf.sources import cbpf
 from netbpf.sources.cbpf_check import check_classic

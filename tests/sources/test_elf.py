@@ -123,9 +123,9 @@ def test_pinning_by_name_inside_the_host() -> None:
         first.map_update_elem(mine.map_fds["netbpf_lost"], bytes(4), b"\7".ljust(8, b"\0"))
         theirs = load_spec(second, spec)
         assert second.map_lookup_elem(theirs.map_fds["netbpf_lost"], bytes(4))[0] == 7
-        other = tuple(replace(d, spec=replace(d.spec, max_entries=2)) if d.pin_path else d for d in spec.maps)
+        other = tuple(d._replace(spec=d.spec._replace(max_entries=2)) if d.pin_path else d for d in spec.maps)
         with pytest.raises(OSError, match="another shape"):
-            load_spec(second, replace(spec, maps=other))
+            load_spec(second, spec._replace(maps=other))
 
 
 def test_global_data() -> None:

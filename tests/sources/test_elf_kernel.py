@@ -4,7 +4,6 @@ their maps is the same."""
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from support.kernel import needs_kernel
@@ -42,8 +41,8 @@ _UNEQUAL = re.compile(r"\(18\) (r\d+) = 0x[0-9a-f]+ *|verification time .*")
 
 def unpinned(spec: ProgramSpec) -> ProgramSpec:
     """Without pins: nothing is left on this machine."""
-    maps = tuple(replace(d, pin_path="") for d in spec.maps)
-    return replace(spec, maps=maps, others=tuple(replace(o, maps=maps) for o in spec.others))
+    maps = tuple(d._replace(pin_path="") for d in spec.maps)
+    return spec._replace(maps=maps, others=tuple(o._replace(maps=maps) for o in spec.others))
 
 
 def log_of(host: Host, spec: ProgramSpec) -> list[str]:

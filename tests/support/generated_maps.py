@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ def new_map(process: BpfCalls, name: str, record: dict[str, Any], btf_fd: int, r
     kind = next((k for k in LIBRARY.values if f"bpf_{k} " in (record.get("btf_value") or "")), None)
     if kind:
         return process.map_create(
-            replace(spec, btf_key_type_id=LIBRARY.key, btf_value_type_id=LIBRARY.values[kind]), btf_fd=btf_fd
+            spec._replace(btf_key_type_id=LIBRARY.key, btf_value_type_id=LIBRARY.values[kind]), btf_fd=btf_fd
         )
     fd = process.map_create(spec)
     if record["key_size"] == 4 and record["type"] == "array":

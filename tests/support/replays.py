@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from netbpf.engine.base import Totals, Verdicts
+from netbpf.engine.results import Totals, Verdicts
 from netbpf.env import SteppedEnv
 from netbpf.packet.capture import Window
 from netbpf.packet.open import open_capture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from struct import pack, unpack
 from typing import Final
 
@@ -83,7 +82,7 @@ def walking(kind: str, *, inside: bool = False) -> ProgramSpec:
     head = f".map m {kind}\n{outer}{told}"
     spec = parse(head + (FIND_INSIDE if inside else "    r1 = map[m]\n") + WALK)
     info = tuple((start, STATIC_FUNCTION if start else MAIN_FUNCTION) for start in subprog_starts(spec.insns))
-    return replace(spec, btf=btf_with_int_functions(), func_info=info)
+    return spec._replace(btf=btf_with_int_functions(), func_info=info)
 
 
 def steps(rng: random.Random, deletes: float, updates: float, keys: int) -> bytes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
-from netbpf.engine.base import Verdicts
 from netbpf.engine.interp.decode import link
 from netbpf.engine.interp.machine import Hook, Machine
+from netbpf.engine.results import Verdicts
 from netbpf.engine.trace import TraceBuffer
 from netbpf.env import Env
 from netbpf.ints import U32_MAX
@@ -16,7 +16,7 @@ from netbpf.program import VerifiedProgram
 
 if TYPE_CHECKING:
     from netbpf.packet.batch import PacketBatch
-    from netbpf.packet.receive import Device
+    from netbpf.packet.device import Device
 
 UNPROVED_INSN_LIMIT: Final = 100_000_000
 NO_LIMIT: Final = -1
@@ -96,7 +96,8 @@ class InterpLoaded:
 
         An Env whose clock is set (``set_time``) follows the packets' timestamps.
         """
-        from netbpf.packet.receive import DEFAULT_DEVICE, receive  # runs of raw programs never need it
+        from netbpf.packet.device import DEFAULT_DEVICE
+        from netbpf.packet.receive import receive  # runs of raw programs never need it
 
         n, device = len(batch), self.device or DEFAULT_DEVICE
         out = Verdicts(array("I", bytes(4 * n)), array("I", bytes(4 * n)), bytearray(n))

@@ -9,7 +9,6 @@ one there is before anything is looked at.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from netbpf.engine.llvm.halves import LOT, REACH, emit_beginning, emit_on_table
@@ -56,7 +55,7 @@ class Ahead(Loop):
     prefetches = False
 
     def __init__(self, lowerer: Lowerer, variant: Variant, split: Split) -> None:
-        super().__init__(lowerer, replace(variant, results=False, output=""))
+        super().__init__(lowerer, variant._replace(results=False, output=""))
         self._split = split
         self.f = Function("define internal i64 @ahead(ptr noalias %a, i64 %from, ptr noalias %rows) noinline nounwind")
 

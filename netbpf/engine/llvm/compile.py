@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from llvmlite import binding as llvm
 
 from netbpf.engine.llvm.effort import BRISK, HASTY, THOROUGH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 OPT_LEVEL = 1  # the next one takes half as long again, and what it makes is no faster
 BRISK_PASSES = (

@@ -37,6 +37,19 @@ done:
 """  # what is compiled first waits for LLVM's own pages: a loop for nothing, while the program is not there yet
 
 
+class _Path(str):
+    """A path as ``importlib.resources`` gives it, to be had at once."""
+
+    def __truediv__(self, name: str) -> _Path:
+        return _Path(os.path.join(self, name))
+
+    def __enter__(self) -> _Path:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
 class _Waiting:
     """A process that reads a module from ``text`` up to its end and writes the object to ``made``, its size before it."""
 
@@ -71,12 +84,13 @@ def begin(*, effort: int = THOROUGH) -> None:
 def _serve(text: int, made: int, effort: int) -> NoReturn:
     """The other process: one module."""
     try:
-        import signal
+        import _signal  # type: ignore[import-not-found]  # signal itself imports enum
 
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):  # whoever reads what the command says waits for all that hold its end
             os.dup2(nothing, standard)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is said of it is said where the command runs
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # what is said of it is said where the command runs
+        _without_resources()
         from netbpf.engine.llvm.compile import compile_object
 
         compile_object(WARM_UP, effort=effort)
@@ -86,6 +100,14 @@ def _serve(text: int, made: int, effort: int) -> NoReturn:
             _write(made, len(code).to_bytes(SIZE_BYTES, "little") + code)
     finally:
         os._exit(0)
+
+
+def _without_resources() -> None:
+    """Of ``importlib.resources`` llvmlite wants the path of its library. The module itself brings archives, temporary folders and
+    URLs along, which take longer than LLVM does; who needs those is not in this process."""
+    resources = type(sys)("importlib.resources")
+    vars(resources).update(files=lambda package: _Path(sys.modules[package].__path__[0]), as_file=lambda path: path)
+    sys.modules.setdefault("importlib.resources", resources)
 
 
 def compile_object(text: str, *, effort: int = THOROUGH) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.prefetch import emit_prefetch
-from netbpf.packet.capture import LAYOUT_ROW_WORDS
+from netbpf.packet.layout import LAYOUT_ROW_WORDS
 
 if TYPE_CHECKING:
     from netbpf.engine.llvm.loop import Loop

@@ -40,7 +40,7 @@ from netbpf.engine.llvm.lower import Lowerer
 from netbpf.engine.llvm.single import args_parameter, load_maps
 from netbpf.engine.llvm.store import emit_columns, emit_room, emit_store
 from netbpf.engine.llvm.variant import Variant
-from netbpf.packet.receive import OUTBOUND
+from netbpf.packet.record import OUTBOUND
 
 MIN_FRAME_BYTES: Final = 20  # an Ethernet header, a VLAN tag and the type inside it
 TPID_8021Q, TPID_8021AD = 0x0081, 0xA888 - 0x10000  # as the bytes lie in memory, read as i16

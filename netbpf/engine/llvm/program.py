@@ -35,7 +35,7 @@ from netbpf.program import VerifiedProgram
 if TYPE_CHECKING:  # programs without packets and maps start without
     from netbpf.engine.llvm.targets import Targets
     from netbpf.maps.base import Map
-    from netbpf.packet.receive import Device
+    from netbpf.packet.device import Device
     from netbpf.packet.skbuff import SkBuff
 
 NEVER_NS: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -180,7 +180,7 @@ class NativeProgram:
     @property
     def device(self) -> Device:
         if self._device is None:
-            from netbpf.packet.receive import DEFAULT_DEVICE
+            from netbpf.packet.device import DEFAULT_DEVICE
 
             self._device = DEFAULT_DEVICE
         return self._device

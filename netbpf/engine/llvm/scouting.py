@@ -4,7 +4,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
 
-    from netbpf.packet.capture import RecordLayout
+    from netbpf.packet.layout import RecordLayout
 
 SCOUTED_BYTES = 128 << 20  # of a capture, from which on they save more than their compilation takes
 SAMPLE = 64

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from netbpf.engine.llvm.abi import ARGS
-from netbpf.packet.capture import LAYOUT_ROW_WORDS
+from netbpf.packet.layout import LAYOUT_ROW_WORDS
 from netbpf.packet.sink import WRITTEN_SNAPLEN
 
 if TYPE_CHECKING:

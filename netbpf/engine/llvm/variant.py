@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from netbpf.abi.net import ETHERTYPE_AT, LINK_HEADER_BYTES
 from netbpf.engine.llvm.effort import THOROUGH
 
 if TYPE_CHECKING:
-    from netbpf.packet.capture import RecordLayout
+    from netbpf.packet.layout import RecordLayout
 
 SINGLE: Final = frozenset({"one", "tail", "memory"})  # kinds that have no loop
 NO_TYPE = 255  # as kernels.flow has it
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(NamedTuple):
     """Where packets come from. ``kind``: "one" (a packet described by Args and Meta), "tail" (the same, by a tail call: in the
     frame of the program that made it), "memory" (no packet: R1 and R2 of Args), "columns", "pcap", "pcapng", "ring" (a block of a
     TPACKET_V3 ring).
@@ -47,14 +46,12 @@ class Variant:
     @classmethod
     def of_layout(cls, layout: RecordLayout, like: Variant) -> Variant:
         """The loop that walks records of this layout, in all else as ``like``."""
-        return replace(
-            like, kind=layout.kind, big_endian=layout.byteorder == "big", header_bytes=layout.header_bytes,
+        return like._replace(
+            kind=layout.kind, big_endian=layout.byteorder == "big", header_bytes=layout.header_bytes,
             wirelen_first=layout.wirelen_first,
         )  # fmt: skip
 
 
 def link_words(linktype: int) -> tuple[int, int]:
     """What ``kernels.flow`` is told of a link type: the bytes of its header, and where in it the EtherType is."""
-    from netbpf.packet.receive import ETHERTYPE_AT, LINK_HEADER_BYTES  # single runs start without
-
     return LINK_HEADER_BYTES.get(linktype, 0), ETHERTYPE_AT.get(linktype, NO_TYPE)

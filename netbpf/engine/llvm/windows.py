@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from netbpf.abi.net import LINKTYPE_ETHERNET
-from netbpf.engine.base import Totals, Verdicts
+from netbpf.abi.net import LINK_HEADER_BYTES, LINKTYPE_ETHERNET
 from netbpf.engine.llvm import scouting
 from netbpf.engine.llvm.abi import (
     ARGS,
@@ -21,13 +19,17 @@ from netbpf.engine.llvm.abi import (
 )
 from netbpf.engine.llvm.program import NEVER_NS, Code, NativeProgram, address_of
 from netbpf.engine.llvm.variant import Variant, link_words
-from netbpf.env import Env
 from netbpf.isa.opcodes import BPF_CALL, BPF_JMP, bpf_class, bpf_op
-from netbpf.maps.base import Map
-from netbpf.packet.batch import PacketBatch
-from netbpf.packet.capture import LAYOUT_ROW_WORDS, RecordLayout, Walkable
-from netbpf.packet.receive import LINK_HEADER_BYTES, Device, receive
-from netbpf.packet.sink import CaptureWriter
+from netbpf.packet.layout import LAYOUT_ROW_WORDS, RecordLayout
+
+if TYPE_CHECKING:  # a filter that walks windows starts without what batches and odd packets take
+    from netbpf.engine.results import Totals, Verdicts
+    from netbpf.env import Env
+    from netbpf.maps.base import Map
+    from netbpf.packet.batch import PacketBatch
+    from netbpf.packet.capture import Walkable
+    from netbpf.packet.device import Device
+    from netbpf.packet.sink import CaptureWriter
 
 NO_LIMIT: Final = 1 << 62
 ANY_MAC: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -79,6 +81,8 @@ class NativeLoaded(NativeProgram):
 
     def run(self, batch: PacketBatch) -> Verdicts:
         """Run every packet of the batch in order. Raises EngineFault."""
+        from netbpf.engine.results import Verdicts
+
         n = len(batch)
         out = Verdicts(array("I", bytes(4 * n)), array("I", bytes(4 * n)), bytearray(n))
         done = 0
@@ -92,7 +96,7 @@ class NativeLoaded(NativeProgram):
 
     def _run_rows(self, batch: PacketBatch, out: Verdicts, first: int) -> int:
         """Rows from ``first`` on until one that native code leaves to Python; its index."""
-        code = self._code(replace(self._variant_of("columns", batch.linktype), results=True))
+        code = self._code(self._variant_of("columns", batch.linktype)._replace(results=True))
         self._prepared = None
         buffer, keep = address_of(batch.buffer)
         self._defaults(batch.linktype)
@@ -117,6 +121,8 @@ class NativeLoaded(NativeProgram):
 
     def _run_row_slowly(self, batch: PacketBatch, out: Verdicts, i: int) -> None:
         """A row that native code left: built by ``receive``; a frame that reaches no socket counts as dropped."""
+        from netbpf.packet.receive import receive
+
         record = batch.record(i)
         skb = receive(record, self.device, self.view)
         if skb is None:
@@ -136,7 +142,7 @@ class NativeLoaded(NativeProgram):
         """The loop for packets of a link type."""
         sharded = bool(self.shards) and kind != "columns"
         ethernet = linktype == LINKTYPE_ETHERNET
-        return replace(self._variant(kind), in_file=self.view == "file", ethernet=ethernet, sharded=sharded)
+        return self._variant(kind)._replace(in_file=self.view == "file", ethernet=ethernet, sharded=sharded)
 
     def _defaults(self, linktype: int) -> None:
         """Meta and Args as every frame of this link type on this device has them."""
@@ -243,16 +249,16 @@ class NativeLoaded(NativeProgram):
         if known is None or is_new or scouted != is_scouted:
             known = self._prepared = self._prepare(layout, output, scouted=scouted)
         if results:
-            return self._code(replace(known.variant, results=True))
+            return self._code(known.variant._replace(results=True))
         return known.code
 
     def _prepare(self, layout: RecordLayout, output: CaptureWriter | None, *, scouted: bool) -> _Prepared:
         """What stays the same from window to window of one layout, into Args."""
         linktype = _walked_linktype(layout)
         variant = Variant.of_layout(layout, self._variant_of(layout.kind, linktype))
-        variant = replace(variant, scouted=scouted, tolerant=self._tolerant and layout.kind == "pcap")
+        variant = variant._replace(scouted=scouted, tolerant=self._tolerant and layout.kind == "pcap")
         if output is not None:
-            variant = replace(variant, output=output.kind, output_unit_ns=output.unit_ns)
+            variant = variant._replace(output=output.kind, output_unit_ns=output.unit_ns)
         code = self._code(variant)
         self._defaults(linktype)
         rows = self._layouts(layout)
@@ -282,7 +288,7 @@ class NativeLoaded(NativeProgram):
     def on_maps(self, maps: tuple[Map, ...], env: Env) -> NativeLoaded:
         """The same program, and the same code, on other maps of the same shapes."""
         other = NativeLoaded(
-            replace(self.program, maps=maps),
+            self.program._replace(maps=maps),
             env,
             device=self.device,
             use_cache=self._use_cache,

@@ -19,13 +19,14 @@ from typing import Any, Final, cast
 
 from netbpf.abi import sockopt as so
 from netbpf.abi.net import ETH_P_ALL
-from netbpf.engine.base import Totals, WindowWalker
+from netbpf.engine.base import WindowWalker
+from netbpf.engine.results import Totals
 from netbpf.env import SteppedEnv
 from netbpf.errors import UsageError
 from netbpf.host.filter_stats import FilterStats
 from netbpf.host.linux.packet_kinds import known_device
 from netbpf.host.linux.packet_statistics import STATS_V3_BYTES, PacketStatistics
-from netbpf.packet.receive import Device
+from netbpf.packet.device import Device
 from netbpf.packet.ring import (
     BLOCK_STATUS,
     RESERVE_BYTES,

@@ -22,8 +22,8 @@ from netbpf.abi.net import (
 )
 from netbpf.errors import BpfError
 from netbpf.host.sim.truesize import SENT_BY_SOCKET, WRITTEN_TO_TAP, head_room, skb_truesize
+from netbpf.packet.device import Device as ReceivingDevice
 from netbpf.packet.inet import finish_checksum
-from netbpf.packet.receive import Device as ReceivingDevice
 from netbpf.packet.receive import frame_protocol, receive
 from netbpf.packet.record import Record
 from netbpf.packet.skbuff import SkBuff

@@ -7,7 +7,6 @@ filter); it leaves its table when the last of them lets go.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from netbpf.abi.commands import OBJ_NAME_LEN
@@ -185,7 +184,7 @@ class ProgObject(IdObject):
         btf: BtfObject | None = None,
     ) -> None:
         super().__init__(table)
-        self.program = replace(program, prog_id=self.id)
+        self.program = program._replace(prog_id=self.id)
         self.maps, self.source, self.insns, self.info, self.btf = maps, source, insns, info, btf
         self._loaded: Loaded | None = None
         for obj in maps:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from typing import Any, Final
 
 from netbpf.abi.caps import NET_ADMIN_PROG_TYPES, PERFMON_PROG_TYPES
@@ -158,7 +157,7 @@ def _map_info(obj: object) -> MapInfo | None:
         map=live,
         frozen=live.frozen,
         contents=contents,
-        inner=MapInfo(replace(spec.inner, name="")) if spec.inner else None,  # a template has no name in the log
+        inner=MapInfo(spec.inner._replace(name="")) if spec.inner else None,  # a template has no name in the log
         btf_record=_special_fields(obj),
     )
 

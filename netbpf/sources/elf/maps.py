@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from netbpf.abi.maps import MapType
@@ -246,7 +246,7 @@ def _adjusted(spec: MapSpec) -> MapSpec:
     if spec.map_type not in _RINGS or not size or (size % PAGE_BYTES == 0 and size & (size - 1) == 0):
         return spec
     rounded = max(PAGE_BYTES, 1 << (size - 1).bit_length())
-    return replace(spec, max_entries=rounded) if rounded <= _U32_MAX else spec
+    return spec._replace(max_entries=rounded) if rounded <= _U32_MAX else spec
 
 
 # --- slots ------------------------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def fill_slots(elf: ElfFile, section: Section, table: MapTable) -> None:
         decl = table.decls[at]
         if decl.spec.key_size != 4:
             raise elf.wrong(section, table.places[at].offset, f"map {decl.spec.name!r} has slots, and keys that are no u32")
-        table.decls[at] = replace(decl, slots=tuple(rows))
+        table.decls[at] = decl._replace(slots=tuple(rows))
 
 
 def _slot_relocations(elf: ElfFile, section: Section, table: MapTable) -> Iterator[tuple[int, Relocation]]:

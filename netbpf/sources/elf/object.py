@@ -7,7 +7,6 @@ object says wrongly is one SourceError with section and offset.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -95,7 +94,7 @@ class _Object:
     def read(self, program: str | None) -> ProgramSpec:
         main = self._choose(program)
         spec = self._spec(main)
-        return replace(spec, others=tuple(spec if f == main else self._spec(f) for f in self._slot_functions()))
+        return spec._replace(others=tuple(spec if f == main else self._spec(f) for f in self._slot_functions()))
 
     # --- maps ---------------------------------------------------------------------------------------------------------
     def _read_maps(self) -> None:
