@@ -21,7 +21,7 @@ from netbpf.errors import CaptureError, UsageError
 
 PIECE_BYTES = 512 * 1024
 PIPE_BYTES = 1024 * 1024  # Linux gives no more by default
-MAPPED_BYTES = 8 * 1024 * 1024
+MAPPED_BYTES = 16 * 1024 * 1024
 HUGE_PAGE_BYTES = 2 * 1024 * 1024
 MAPPED_FROM_BYTES = 1024 * 1024  # smaller files are read
 AROUND_BYTES = 64 * 1024  # what Linux maps around a page that is touched, where it has it

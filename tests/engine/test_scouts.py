@@ -54,12 +54,13 @@ out:
 class Scouts:
     """Their functions on a window that ends where memory ends: a read beyond it is a crash."""
 
-    def __init__(self, variant: Variant, window: bytes) -> None:
+    def __init__(self, variant: Variant, window: bytes, chains: int = scouts.CHAINS) -> None:
+        self.n_chains = chains
         wrappers = "\n".join(
             f"define i64 @{name}(i64 %s) {{\n  %r = call {how}i64 @{name}.scouts(i64 %s)\n  ret i64 %r\n}}"
             for name, how in FUNCTIONS.items()
         )
-        self.code = MappedCode(compile_object("\n".join([INTRINSICS, emit_scouts(variant), wrappers])))
+        self.code = MappedCode(compile_object("\n".join([INTRINSICS, emit_scouts(variant, chains), wrappers])))
         page = mmap.PAGESIZE
         size = -(-len(window) // page) * page
         self.memory = mmap.mmap(-1, size + page)
@@ -76,8 +77,8 @@ class Scouts:
 
     def chains(self) -> list[int]:
         """Where in the window each chain is that has not come to its end."""
-        ends = self.state[scouts.UNTIL >> 3 : (scouts.UNTIL >> 3) + scouts.CHAINS]
-        return [at - self.at for at, end in zip(self.state[: scouts.CHAINS], ends, strict=True) if at < end]
+        ends = self.state[scouts.UNTIL >> 3 : (scouts.UNTIL >> 3) + self.n_chains]
+        return [at - self.at for at, end in zip(self.state[: self.n_chains], ends, strict=True) if at < end]
 
     def block(self) -> int:
         return int(self.state[scouts.BLOCK_AT >> 3]) - self.at
@@ -119,23 +120,26 @@ WINDOWS = {
 }
 
 
+@pytest.mark.parametrize("chains", [scouts.CHAINS, scouts.FEW_CHAINS])
 @pytest.mark.parametrize("name", WINDOWS)
-def test_every_chain_is_at_a_record(name: str) -> None:
+def test_every_chain_is_at_a_record(name: str, chains: int) -> None:
     variant, make = WINDOWS[name]
     data, begins = make(random.Random(name))
-    s = Scouts(variant, data)
+    block_bytes = chains * scouts.SEGMENT
+    whole = (5 << 20) // block_bytes
+    s = Scouts(variant, data, chains)
     assert s.call("begin", 0) == 1
-    for block in range(1, 5):
-        assert s.block() == block * scouts.BLOCK
-        assert len(s.chains()) == scouts.CHAINS
-        for _ in range(20 * scouts.CHAINS):
+    for block in range(1, whole):
+        assert s.block() == block * block_bytes
+        assert len(s.chains()) == chains
+        for _ in range(20 * chains):
             s.call("step", 0)
         at = s.chains()
         assert set(at) <= begins
-        firsts = [min(b for b in begins if b >= block * scouts.BLOCK + k * scouts.SEGMENT) for k in range(scouts.CHAINS)]
-        assert [sum(first <= b < where for b in begins) for first, where in zip(firsts, at, strict=True)] == [20] * scouts.CHAINS
-        going_on = s.call("turn", min(b for b in begins if b >= block * scouts.BLOCK), 1400 * block)
-        assert going_on == (block < 4)
+        firsts = [min(b for b in begins if b >= block * block_bytes + k * scouts.SEGMENT) for k in range(chains)]
+        assert [sum(first <= b < where for b in begins) for first, where in zip(firsts, at, strict=True)] == [20] * chains
+        going_on = s.call("turn", min(b for b in begins if b >= block * block_bytes), 1400 * block * chains // scouts.CHAINS)
+        assert going_on == (block < whole - 1)
 
 
 def test_python_and_native_code_agree_on_what_is_large() -> None:

@@ -65,7 +65,7 @@ _TIMES: Final = {"last": "last_ns", "stamp": "next_ns", "ran": "ran_ns"}
 
 def emit_loop(lowerer: Lowerer, variant: Variant) -> str:
     """The packet loop, and the one that runs ahead of it where that pays."""
-    before = [carry_function() if variant.tolerant else "", _scouts(variant)]
+    before = [carry_function() if variant.tolerant else "", _scouts(lowerer, variant)]
     if lowerer.split is None:
         return "\n".join([*before, _loop(lowerer, variant).text()])
     if lowerer.in_lots:
@@ -77,12 +77,13 @@ def emit_loop(lowerer: Lowerer, variant: Variant) -> str:
     return "\n".join([*before, emit_led_loop(lowerer, variant, lowerer.split)])
 
 
-def _scouts(variant: Variant) -> str:
+def _scouts(lowerer: Lowerer, variant: Variant) -> str:
     if not variant.scouted:
         return ""
+    from netbpf.engine.llvm.kernels.scouts import CHAINS, FEW_CHAINS
     from netbpf.engine.llvm.scouted import emit_scouts
 
-    return emit_scouts(variant)
+    return emit_scouts(variant, FEW_CHAINS if lowerer.in_lots else CHAINS)
 
 
 def _loop(lowerer: Lowerer, variant: Variant) -> Loop:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from netbpf.engine.llvm.variant import Variant
 
 
-def emit_scouts(variant: Variant) -> str:
-    """The functions that walk ahead, for a loop that has them do so."""
+def emit_scouts(variant: Variant, chains: int = scouts.CHAINS) -> str:
+    """The functions that walk ahead in so many places, for a loop that has them do so."""
     caplen_at, wirelen_at = (12, 8) if variant.wirelen_first else (8, 12)
     layout = {
         "IS_PCAPNG": int(variant.kind == "pcapng"), "IS_BIG": int(variant.big_endian), "HEADER": variant.header_bytes,
-        "CAPLEN_AT": caplen_at, "WIRELEN_AT": wirelen_at,
+        "CAPLEN_AT": caplen_at, "WIRELEN_AT": wirelen_at, "CHAINS": chains, "BLOCK": chains * scouts.SEGMENT,
     }  # fmt: skip
     return compile_kernels("scouts", ".scouts", layout, {})
 

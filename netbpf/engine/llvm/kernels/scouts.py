@@ -2,8 +2,8 @@
 cache, and come from many places at the same time. In one place a record must be there before the next one can be asked for.
 
 A block of CHAINS segments is walked while the loop is in the block before it, a step of one chain a packet: what is read of a
-record was asked for CHAINS packets ago. Where a segment's first record begins is guessed from what it looks like. Nothing that
-is found here decides anything: a wrong guess costs time.
+record was asked for CHAINS packets ago, which a loop that takes longer over a packet has done with FEW_CHAINS. Where a segment's
+first record begins is guessed from what it looks like. Nothing that is found here decides anything: a wrong guess costs time.
 
 ``s`` is the address of what is known, u64 each: for every chain the address of its next record and then, for every chain, where
 its segment ends; behind them what the names of offsets below tell.
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from netbpf.engine.llvm.kernels.language import apart, inline, leading_zeros, prefetch, u8, u32, u64
 
-CHAINS = 16
+CHAINS = 16  # or what the loop says
+FEW_CHAINS = 8
 SEGMENT = 65536
-BLOCK = 1048576
+BLOCK = 1048576  # CHAINS segments
 UNTIL = 128
 TURN = 256  # the chain whose turn it is, as an offset
 AT = 264  # where the loop is
