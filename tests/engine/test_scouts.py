@@ -75,13 +75,22 @@ class Scouts:
         self.state[scouts.AT >> 3], self.state[scouts.PACKETS >> 3] = self.at + at, packets
         return int(ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(self.code.functions[name])(ctypes.addressof(self.state)))
 
-    def chains(self) -> list[int]:
-        """Where in the window each chain is that has not come to its end."""
-        ends = self.state[scouts.UNTIL >> 3 : (scouts.UNTIL >> 3) + self.n_chains]
-        return [at - self.at for at, end in zip(self.state[: self.n_chains], ends, strict=True) if at < end]
+    def chain(self, k: int) -> int:
+        """Where in the window a chain is."""
+        return int(self.state[k]) - self.at
 
-    def block(self) -> int:
-        return int(self.state[scouts.BLOCK_AT >> 3]) - self.at
+    def next_segment(self) -> int:
+        return int(self.state[scouts.NEXT >> 3]) - self.at
+
+    def asks(self, at: int) -> bool:
+        """Whether the loop tells where it is when it comes to ``at``."""
+        return self.at + at >= int(self.state[scouts.ASK_AT >> 3])
+
+    def step(self, at: int) -> int:
+        """A step of the chain whose turn it is, and where it is then."""
+        k = int(self.state[scouts.TURN >> 3]) >> 3
+        self.call("step", at)
+        return self.chain(k)
 
 
 def records(rng: random.Random, size: int, order: str, swapped: bool = False, header: int = 16) -> tuple[bytes, set[int]]:
@@ -122,24 +131,25 @@ WINDOWS = {
 
 @pytest.mark.parametrize("chains", [scouts.CHAINS, scouts.FEW_CHAINS])
 @pytest.mark.parametrize("name", WINDOWS)
-def test_every_chain_is_at_a_record(name: str, chains: int) -> None:
+def test_records_are_met_before_the_loop_comes_to_them(name: str, chains: int) -> None:
     variant, make = WINDOWS[name]
     data, begins = make(random.Random(name))
     block_bytes = chains * scouts.SEGMENT
-    whole = (5 << 20) // block_bytes
     s = Scouts(variant, data, chains)
     assert s.call("begin", 0) == 1
-    for block in range(1, whole):
-        assert s.block() == block * block_bytes
-        assert len(s.chains()) == chains
-        for _ in range(20 * chains):
-            s.call("step", 0)
-        at = s.chains()
-        assert set(at) <= begins
-        firsts = [min(b for b in begins if b >= block * block_bytes + k * scouts.SEGMENT) for k in range(chains)]
-        assert [sum(first <= b < where for b in begins) for first, where in zip(firsts, at, strict=True)] == [20] * chains
-        going_on = s.call("turn", min(b for b in begins if b >= block * block_bytes), 1400 * block * chains // scouts.CHAINS)
-        assert going_on == (block < whole - 1)
+    met = {s.chain(k): 0 for k in range(chains)}
+    for n, at in enumerate(sorted(begins)):
+        if s.asks(at):
+            assert s.call("turn", at, n) == 1
+            assert min(at + block_bytes, len(data) - scouts.SLACK) <= s.next_segment() <= at + 2 * block_bytes + scouts.SEGMENT
+        met.setdefault(s.step(at), n)
+    ends = {int(until) - s.at for until in s.state[scouts.UNTIL >> 3 : (scouts.UNTIL >> 3) + chains]}
+    assert set(met) <= begins | ends | {max(met)}
+    later = [n for n, at in enumerate(sorted(begins)) if at >= 2 * block_bytes]  # what is before, ``begin`` has met
+    order = sorted(begins)
+    in_time = [n - met[order[n]] for n in later if met.get(order[n], n) < n]
+    assert len(in_time) > 0.97 * len(later)
+    assert sum(in_time) / len(in_time) < 0.9 * block_bytes / (len(data) / len(begins))
 
 
 def test_python_and_native_code_agree_on_what_is_large() -> None:
@@ -155,7 +165,16 @@ def test_records_become_small() -> None:
     data, begins = records(random.Random(3), 4 << 20, "<")
     s = Scouts(pcap(), data)
     assert s.call("begin", 0) == 1
+    assert s.call("turn", min(b for b in begins if b >= scouts.SEGMENT), 10_000) == 1  # it is looked at once a block
     assert s.call("turn", min(b for b in begins if b >= scouts.BLOCK), 10_000) == 0
+
+
+def test_records_are_no_longer_seen() -> None:
+    data, begins = records(random.Random(4), 3 << 20, "<")
+    s = Scouts(pcap(), data + random.Random(4).randbytes(4 << 20))
+    assert s.call("begin", 0) == 1
+    said = [s.call("turn", at, n) for n, at in enumerate(sorted(begins)) if s.asks(at)]
+    assert 0 in said
 
 
 @pytest.mark.parametrize("variant", [v for v, _ in WINDOWS.values()], ids=list(WINDOWS))
@@ -173,7 +192,8 @@ def test_no_bytes_lead_out_of_the_window(variant: Variant, seed: int, at: int) -
         for n in range(6):
             for _ in range(rng.randrange(3000)):
                 s.call("step", at)
-            if not s.call("turn", min(s.block(), len(data) - 16), n):
+            at = min(at + scouts.SEGMENT * rng.randrange(1, 40), len(data) - 16)
+            if not s.call("turn", at, n):
                 break
 
 

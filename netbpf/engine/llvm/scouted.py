@@ -59,8 +59,8 @@ def emit_scout(p: Loop, pos: str) -> None:
     f = p.f
     f.cond(f.test("eq", p.get("pf"), 0), "scout", "touch")
     f.label("scout")
-    block = f.load(64, f.gep("%scouts", scouts.BLOCK_AT), 8)
-    f.unlikely(f.test("uge", _address(p, pos), block), "turn", "step")
+    ask_at = f.load(64, f.gep("%scouts", scouts.ASK_AT), 8)
+    f.unlikely(f.test("uge", _address(p, pos), ask_at), "turn", "step")
     f.label("turn")
     _ask(p, "turn", pos, pos)
     f.br("frame")

@@ -1,9 +1,11 @@
 """Walking ahead of the packet loop in CHAINS places at once, so that of large records no more than the beginnings come into the
 cache, and come from many places at the same time. In one place a record must be there before the next one can be asked for.
 
-A block of CHAINS segments is walked while the loop is in the block before it, a step of one chain a packet: what is read of a
-record was asked for CHAINS packets ago, which a loop that takes longer over a packet has done with FEW_CHAINS. Where a segment's
-first record begins is guessed from what it looks like. Nothing that is found here decides anything: a wrong guess costs time.
+Every chain has a segment of its own, and takes the next one that nobody has when it comes to the end; it goes on by a record each
+CHAINS packets, so that what it reads of one was asked for that long ago. (A loop that takes longer over a packet has done with
+FEW_CHAINS.) Their first segments are of different sizes: chains that are at different places in theirs leave behind no more than
+half of what they have brought in. Where a segment's first record begins is guessed from what it looks like. Nothing that is found
+here decides anything: a wrong guess costs time.
 
 ``s`` is the address of what is known, u64 each: for every chain the address of its next record and then, for every chain, where
 its segment ends; behind them what the names of offsets below tell.
@@ -16,15 +18,18 @@ from netbpf.engine.llvm.kernels.language import apart, inline, leading_zeros, pr
 CHAINS = 16  # or what the loop says
 FEW_CHAINS = 8
 SEGMENT = 65536
-BLOCK = 1048576  # CHAINS segments
+BLOCK = 1048576  # CHAINS segments: so far ahead of the loop a segment has to be taken
 UNTIL = 128
 TURN = 256  # the chain whose turn it is, as an offset
 AT = 264  # where the loop is
 PACKETS = 272  # how many it has seen
 END = 280  # of the window
-BLOCK_AT = 288  # where the block begins that is walked
-BEFORE = 296  # how many packets the loop had seen when it came to its block
-STATE_BYTES = 304
+ASK_AT = 288  # where the loop tells next where it is
+NEXT = 296  # where the next segment begins
+LOOKED_AT = 304  # where it was last looked at how large records are
+BEFORE = 312  # how many packets the loop had seen there
+MISSED = 320  # segments since in which no record was seen
+STATE_BYTES = 328
 SAMPLE = 64
 LARGE = 384  # bytes of a record, from which on walking ahead beats bringing in every line
 NEAR = 4096  # a segment without a record that begins so near is left out
@@ -62,20 +67,39 @@ def length(at: int) -> int:
 
 @inline
 def step(s: int) -> int:
-    """The chain whose turn it is goes on by a record."""
+    """The chain whose turn it is goes on by a record, or to its next segment; 0 where there is none for it."""
     turn = u64[s + TURN]
     u64[s + TURN] = (turn + 8) & (8 * CHAINS - 8)
-    return advance(s + turn)
-
-
-@inline
-def advance(chain: int) -> int:
-    """One chain goes on by a record; 0 where it has come to its end."""
+    chain = s + turn
     at = u64[chain]
     if at >= u64[chain + UNTIL]:
-        return 0
+        return take(s, chain, SEGMENT)
     at += length(at)
     u64[chain] = at
+    prefetch(at)
+    prefetch(at + LINE)
+    return 1
+
+
+@apart
+def take(s: int, chain: int, size: int) -> int:
+    """The next segment, of so many bytes, for a chain; 0 where it is too far ahead, or beyond the window, or has no record."""
+    start = u64[s + NEXT]
+    end = u64[s + END] - SLACK
+    if start >= end or start >= u64[s + AT] + 2 * BLOCK:
+        return 0
+    u64[s + NEXT] = start + size
+    line = 0
+    while line < FIRST_LINES:
+        prefetch(start + BLOCK + LINE * line)
+        line += 1
+    until = start + size if start + size < end else end
+    at = find(start, start + NEAR if start + NEAR < until else until, u64[s + AT])
+    u64[chain] = at if at else until
+    u64[chain + UNTIL] = until
+    if at == 0:
+        u64[s + MISSED] += 1
+        return 0
     prefetch(at)
     prefetch(at + LINE)
     return 1
@@ -97,67 +121,49 @@ def begin(s: int) -> int:
         n += 1
     if record - at < SAMPLE * LARGE:
         return 0
-    u64[s + BLOCK_AT] = at
-    if place(s) < CHAINS // 2:
+    u64[s + NEXT] = at
+    u64[s + TURN] = 0
+    look(s)
+    k = 0
+    while k < CHAINS:
+        k += 1
+        take(s, s + 8 * k - 8, k * (SEGMENT // CHAINS))
+    if u64[s + MISSED] > CHAINS // 2:
         return 0
-    finish(s)
-    return look(s)
+    return keep(s)
 
 
 @apart
 def turn(s: int) -> int:
-    """The loop has come to the block that was walked: on with the next; 0 where that does not pay."""
-    finish(s)
-    if (u64[s + PACKETS] - u64[s + BEFORE]) * LARGE > BLOCK:
-        return 0
-    return look(s)
+    """The loop has come a segment further; 0 where walking ahead does not pay."""
+    at = u64[s + AT]
+    keep(s)
+    u64[s + ASK_AT] = at + SEGMENT
+    walked = at - u64[s + LOOKED_AT]
+    if walked < BLOCK:
+        return 1
+    pays = u64[s + MISSED] <= CHAINS // 2 and (u64[s + PACKETS] - u64[s + BEFORE]) * LARGE <= walked
+    look(s)
+    return pays
+
+
+def keep(s: int) -> int:
+    """Go on until the segment that the loop comes to is done with: a chain takes as long over one as the loop over CHAINS."""
+    ahead = u64[s + AT] + BLOCK + SEGMENT
+    end = u64[s + END] - SLACK
+    while u64[s + NEXT] < ahead and u64[s + NEXT] < end:
+        step(s)
+    return 1
 
 
 def look(s: int) -> int:
-    u64[s + TURN] = 0
+    """From here on it is counted how large records are, and where none is seen."""
+    at = u64[s + AT]
+    u64[s + ASK_AT] = at + SEGMENT
+    u64[s + LOOKED_AT] = at
     u64[s + BEFORE] = u64[s + PACKETS]
-    u64[s + BLOCK_AT] += BLOCK
-    return place(s) >= CHAINS // 2
-
-
-@apart
-def finish(s: int) -> int:
-    """Every chain to the end of its segment."""
-    going = 1
-    while going:
-        going = 0
-        chain = s
-        while chain < s + 8 * CHAINS:
-            going += advance(chain)
-            chain += 8
+    u64[s + MISSED] = 0
     return 0
-
-
-@apart
-def place(s: int) -> int:
-    """The chains at the first records of the block's segments, which look as the one where the loop is; how many there are."""
-    like = u64[s + AT]
-    block = u64[s + BLOCK_AT]
-    end = u64[s + END]
-    found = 0
-    k = 0
-    while k < CHAINS:
-        start = block + k * SEGMENT
-        line = 0
-        while line < FIRST_LINES:
-            prefetch(start + BLOCK + LINE * line)
-            line += 1
-        until = start + SEGMENT if start + SEGMENT < end - SLACK else end - SLACK
-        near = start + NEAR if start + NEAR < until else until
-        at = find(start, near, like) if start < end - SLACK else 0
-        u64[s + 8 * k] = at if at else until
-        u64[s + UNTIL + 8 * k] = until
-        if at:
-            prefetch(at)
-            prefetch(at + LINE)
-            found += 1
-        k += 1
-    return found
 
 
 @apart
