@@ -170,7 +170,7 @@ def test_records_become_small() -> None:
 
 
 def test_records_are_no_longer_seen() -> None:
-    data, begins = records(random.Random(4), 3 << 20, "<")
+    data, begins = records(random.Random(4), 4 << 20, "<")
     s = Scouts(pcap(), data + random.Random(4).randbytes(4 << 20))
     assert s.call("begin", 0) == 1
     said = [s.call("turn", at, n) for n, at in enumerate(sorted(begins)) if s.asks(at)]
