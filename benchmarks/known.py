@@ -4,8 +4,9 @@
 
 The C loops (c/known.c) know where every record of the capture is, and which element of the table each packet's flow has; of a
 packet they bring in the two lines that hold its headers, far ahead, and do by hand, without branches, what the program does. What
-they take is what the memory takes: a program that has to find records and flows cannot be faster. (b) is also told beside
-libpcap's own loop. Needs a C compiler and libpcap's headers.
+they take is what the memory takes: a program that has to find records and flows cannot be faster. ``known records c`` is told of
+records alone, and looks flows up in a table of C's. (b) is also told beside libpcap's own loop. Needs a C compiler and libpcap's
+headers.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Known:
         self._c, self._mapping = compiled(folder, "known"), mapping
         most = len(mapping.buffer) // SHORTEST_RECORD + 1
         self._record, self._element, flows = array("Q", bytes(8 * most)), array("I", bytes(4 * most)), ctypes.c_uint32()
-        for function in (self._c.find_all, self._c.filter_known, self._c.count_known):
+        for function in (self._c.find_all, self._c.filter_known, self._c.count_known, self._c.count_flows_known):
             function.restype = ctypes.c_uint64
         at, size = ctypes.c_void_p(mapping.address), ctypes.c_uint64(len(mapping.buffer))
         self._at, self._records, self._elements = at, *(self._address(a) for a in (self._record, self._element))
@@ -62,6 +63,10 @@ class Known:
         """Add to the flows' elements."""
         self._c.count_known(self._at, self._records, self._elements, self._n, self._pin)
 
+    def count_flows(self) -> int:
+        """How many flows there are, looked up."""
+        return int(self._c.count_flows_known(self._at, self._records, self._n))
+
 
 def measure(path: Path, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
@@ -77,9 +82,11 @@ def measure(path: Path, rounds: int) -> None:
         accepted = ours["b"].walk(mapping).accepted
         if not accepted == known.filter() == libpcap():
             raise SystemExit(f"{path.name}: the loops do not accept the same packets")
+        if known.count_flows() != known.flows:
+            raise SystemExit(f"{path.name}: the loops do not find the same flows")
         ways: dict[str, Callable[[], object]] = {
             "limit": lambda: limit.walk_records(mapping.address, len(mapping.buffer), ctypes.byref(count)), "libpcap": libpcap,
-            "known b": known.filter, "known c": known.count,
+            "known b": known.filter, "known c": known.count, "known records c": known.count_flows,
         }  # fmt: skip
         for program, walker in ours.items():
             ways[program] = lambda walker=walker: walker.walk(mapping)
@@ -90,6 +97,7 @@ def measure(path: Path, rounds: int) -> None:
         what = "known b" if way == "known b" else "ours b"
         tell(f"{what} {path.stem}", seconds[way], known.packets, "libpcap", seconds["libpcap"])
     tell(f"known c {path.stem}", seconds["known c"], known.packets, "limit", seconds["limit"])
+    tell(f"known records c {path.stem}", seconds["known records c"], known.packets, "ours", seconds["c"])
     print(f"  {known.flows} flows, {accepted} packets accepted", flush=True)
 
 
