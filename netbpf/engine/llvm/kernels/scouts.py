@@ -74,7 +74,12 @@ def step(s: int) -> int:
     at = u64[chain]
     if at >= u64[chain + UNTIL]:
         return take(s, chain, SEGMENT)
-    at += length(at)
+    return bring(chain, at + length(at))
+
+
+@inline
+def bring(chain: int, at: int) -> int:
+    """A chain is at a record, whose beginning is asked for."""
     u64[chain] = at
     prefetch(at)
     prefetch(at + LINE)
@@ -95,14 +100,12 @@ def take(s: int, chain: int, size: int) -> int:
         line += 1
     until = start + size if start + size < end else end
     at = find(start, start + NEAR if start + NEAR < until else until, u64[s + AT])
-    u64[chain] = at if at else until
     u64[chain + UNTIL] = until
-    if at == 0:
-        u64[s + MISSED] += 1
-        return 0
-    prefetch(at)
-    prefetch(at + LINE)
-    return 1
+    if at:
+        return bring(chain, at)
+    u64[chain] = until
+    u64[s + MISSED] += 1
+    return 0
 
 
 @apart
@@ -136,10 +139,8 @@ def begin(s: int) -> int:
 @apart
 def turn(s: int) -> int:
     """The loop has come a segment further; 0 where walking ahead does not pay."""
-    at = u64[s + AT]
     keep(s)
-    u64[s + ASK_AT] = at + SEGMENT
-    walked = at - u64[s + LOOKED_AT]
+    walked = u64[s + AT] - u64[s + LOOKED_AT]
     if walked < BLOCK:
         return 1
     pays = u64[s + MISSED] <= CHAINS // 2 and (u64[s + PACKETS] - u64[s + BEFORE]) * LARGE <= walked
@@ -149,7 +150,8 @@ def turn(s: int) -> int:
 
 def keep(s: int) -> int:
     """Go on until the segment that the loop comes to is done with: a chain takes as long over one as the loop over CHAINS."""
-    ahead = u64[s + AT] + BLOCK + SEGMENT
+    u64[s + ASK_AT] = u64[s + AT] + SEGMENT
+    ahead = u64[s + ASK_AT] + BLOCK
     end = u64[s + END] - SLACK
     while u64[s + NEXT] < ahead and u64[s + NEXT] < end:
         step(s)
@@ -158,9 +160,7 @@ def keep(s: int) -> int:
 
 def look(s: int) -> int:
     """From here on it is counted how large records are, and where none is seen."""
-    at = u64[s + AT]
-    u64[s + ASK_AT] = at + SEGMENT
-    u64[s + LOOKED_AT] = at
+    u64[s + LOOKED_AT] = u64[s + AT]
     u64[s + BEFORE] = u64[s + PACKETS]
     u64[s + MISSED] = 0
     return 0
