@@ -19,7 +19,7 @@ import netbpf.engine.llvm.windows as windows_module
 from netbpf.engine.llvm import ahead
 from netbpf.engine.llvm.engine import NativeEngine
 from netbpf.engine.llvm.halves import SecondHalf
-from netbpf.engine.llvm.lower import Lowerer
+from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.module import module
 from netbpf.engine.llvm.split import Cut, Split
 from netbpf.engine.llvm.variant import Variant

@@ -12,7 +12,8 @@ from support.tally_programs import ENTRIES, KINDS, random_tally, tally
 from test_native_split import capture
 
 from netbpf.engine.llvm.engine import NativeEngine
-from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
+from netbpf.engine.llvm.instructions import SubprogLowerer
+from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.tally import Tally, tallies
 
 COUNT = "    r1 = 1\n    lock *(u64 *)(r0 + 0) += r1"

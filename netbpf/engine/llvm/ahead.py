@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from netbpf.engine.llvm.halves import LOT, REACH, emit_beginning, emit_on_table
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.loop import Loop
-from netbpf.engine.llvm.lower import Lowerer
+from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.shape import LRU_TABLES, TABLES
 from netbpf.maps.table import COUNT
 

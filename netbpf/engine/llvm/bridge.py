@@ -15,8 +15,8 @@ from netbpf.abi.maps import BPF_F_RDONLY_PROG, MapType
 from netbpf.engine.interp.helpers import BODIES
 from netbpf.engine.interp.memory import Fault, map_name
 from netbpf.engine.llvm.abi import ARGS, FIND_TARGET
-from netbpf.engine.llvm.lower import FUNC_TAG
 from netbpf.engine.llvm.regions import Regions
+from netbpf.engine.llvm.subprog import FUNC_TAG
 from netbpf.engine.trace import TraceBuffer
 from netbpf.ints import u32, u64
 from netbpf.maps.base import Map

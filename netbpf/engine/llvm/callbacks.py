@@ -6,21 +6,21 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from netbpf.engine.llvm.lower import BPF_MAX_LOOPS
 from netbpf.engine.llvm.map_refs import MapRef, cpu_operand, native_map
 from netbpf.engine.llvm.shape import ARRAYS, LRU_TABLES, PER_CPU, TABLES
+from netbpf.engine.llvm.subprog import BPF_MAX_LOOPS
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 
-def _function(s: SubprogLowerer, pc: int, register: int) -> int:
+def _function(s: SubprogCode, pc: int, register: int) -> int:
     """Index of the subprogram that R names, or -1."""
     known = s.known(pc, register)
     return s.owner.start_of[known.value] if known and known.kind == "func" else -1
 
 
-def _loop(s: SubprogLowerer, pc: int) -> bool:
+def _loop(s: SubprogCode, pc: int) -> bool:
     """bpf_loop(nr, callback, ctx, flags): how often the callback ran, at most BPF_MAX_LOOPS."""
     target = _function(s, pc, 2)
     if target < 0:
@@ -58,7 +58,7 @@ def _loop(s: SubprogLowerer, pc: int) -> bool:
 class _Walk(NamedTuple):
     """A walk at ``pc`` over a map: the function that is called on each element, its map and context, where to go in the end."""
 
-    s: SubprogLowerer
+    s: SubprogCode
     pc: int
     m: MapRef
     target: int
@@ -83,7 +83,7 @@ class _Walk(NamedTuple):
         return slot
 
 
-def _for_each(s: SubprogLowerer, pc: int) -> bool:
+def _for_each(s: SubprogCode, pc: int) -> bool:
     """bpf_for_each_map_elem(map, callback, ctx, flags): how many elements were visited. In a checked program Python does it,
     which makes each key a region."""
     m, target = native_map(s, pc, ARRAYS | TABLES | LRU_TABLES), _function(s, pc, 2)
@@ -139,4 +139,4 @@ def _walk_table(w: _Walk) -> None:
     f.cond(f.test("eq", f.load(64, following, 8), 0), head, body)
 
 
-CALLBACKS: Final[dict[str, Callable[[SubprogLowerer, int], bool]]] = {"loop": _loop, "for_each_map_elem": _for_each}
+CALLBACKS: Final[dict[str, Callable[[SubprogCode, int], bool]]] = {"loop": _loop, "for_each_map_elem": _for_each}

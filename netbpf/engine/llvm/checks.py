@@ -17,7 +17,7 @@ from netbpf.engine.llvm.ir import Function
 from netbpf.isa.opcodes import MAX_BPF_STACK
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 READ, WRITE, ATOMIC = range(3)
 FAULT_ACCESS, FAULT_DEPTH, FAULT_BUDGET, FAULT_INSN, FAULT_R6, FAULT_DEAD = range(1, 7)
@@ -80,7 +80,7 @@ def _fault() -> str:
 
 
 # --- what a checked program does at an instruction --------------------------------------------------------------------------
-def emit_check(s: SubprogLowerer, pc: int, address: str, size: str, access: int) -> None:
+def emit_check(s: SubprogCode, pc: int, address: str, size: str, access: int) -> None:
     """Go on where ``size`` bytes at ``address`` may be accessed, else end the run."""
     good = s.f.fresh_label("good")
     test = s.f.op(f"call i1 @check(ptr %a, i64 {address}, i64 {size}, i64 {access}, i64 {pc})")
@@ -88,13 +88,13 @@ def emit_check(s: SubprogLowerer, pc: int, address: str, size: str, access: int)
     s.f.label(good)
 
 
-def emit_fault(s: SubprogLowerer, pc: int, kind: int, address: str = "0") -> None:
+def emit_fault(s: SubprogCode, pc: int, kind: int, address: str = "0") -> None:
     """End the run with a fault; the block is closed."""
     s.f.do(f"call void @fault(ptr %a, i64 {kind}, i64 {pc}, i64 {address})")
     s.f.br("abort")
 
 
-def emit_enter(s: SubprogLowerer) -> None:
+def emit_enter(s: SubprogCode) -> None:
     """Make the frame a region, if it is not one too many."""
     f = s.f
     depth = _arg(f, "depth")
@@ -112,7 +112,7 @@ def emit_enter(s: SubprogLowerer) -> None:
     _set_arg(f, "depth", deeper)
 
 
-def emit_leave(s: SubprogLowerer) -> None:
+def emit_leave(s: SubprogCode) -> None:
     """The frame is no region any more."""
     f = s.f
     depth = _arg(f, "depth")
@@ -126,7 +126,7 @@ def _frame(f: Function, depth: str) -> str:
     return f.gep(rows, f.math("mul", depth, -ROW_BYTES))
 
 
-def emit_budget(s: SubprogLowerer, pc: int) -> None:
+def emit_budget(s: SubprogCode, pc: int) -> None:
     """Count a jump backwards; a run has only so many."""
     f = s.f
     left = _arg(f, "budget")

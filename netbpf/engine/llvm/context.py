@@ -10,7 +10,8 @@ from netbpf.isa.instruction import Instruction
 from netbpf.isa.opcodes import SIZE_BYTES, bpf_size
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
+    from netbpf.engine.llvm.lowerer import Lowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 # fields whose bytes lie in Meta as they lie in __sk_buff
 _BYTES: Final = {"cb": "cb0", "remote_ip6": "remote_ip6_0", "local_ip6": "local_ip6_0"}
@@ -26,25 +27,25 @@ def writable(owner: Lowerer) -> frozenset[str]:
     return CTX_RULES[owner.program.prog_type].writable - _BYTES.keys()
 
 
-def _field(s: SubprogLowerer, off: int, size: int) -> CtxField | None:
+def _field(s: SubprogCode, off: int, size: int) -> CtxField | None:
     """The field that holds these bytes, if programs of this type may see it."""
     hidden = CTX_RULES[s.owner.program.prog_type].hidden
     rows = (row for row in SK_BUFF_FIELDS if row.off <= off and off + size <= row.off + row.size and row.name not in hidden)
     return next(rows, None)
 
 
-def _ctx_offset(s: SubprogLowerer, pc: int, register: int, off: int) -> int:
+def _ctx_offset(s: SubprogCode, pc: int, register: int, off: int) -> int:
     known = s.known(pc, register)
     return off + (known.value if known and known.kind == "ctx" else 0)
 
 
-def is_pointer(s: SubprogLowerer, pc: int, i: Instruction) -> bool:
+def is_pointer(s: SubprogCode, pc: int, i: Instruction) -> bool:
     """Whether a load from the context gives an address."""
     row = _field(s, _ctx_offset(s, pc, i.src, i.off), SIZE_BYTES[bpf_size(i.code)])
     return row is not None and row.name in CTX_RULES[s.owner.program.prog_type].pointers
 
 
-def emit_ctx_load(s: SubprogLowerer, pc: int, i: Instruction) -> str | None:
+def emit_ctx_load(s: SubprogCode, pc: int, i: Instruction) -> str | None:
     """The loaded value, zero-extended to 64 bits; None where nothing can be read so, which no verifier lets through.
 
     A narrow load is shifted down only when it is narrower than what the kernel keeps of the field (KEPT_BYTES).
@@ -67,7 +68,7 @@ def emit_ctx_load(s: SubprogLowerer, pc: int, i: Instruction) -> str | None:
     return s.f.op(f"and i64 {value}, {(1 << bits) - 1}")
 
 
-def _pointer(s: SubprogLowerer, name: str) -> str:
+def _pointer(s: SubprogCode, name: str) -> str:
     """data, data_meta, data_end; the socket that owns the packet, 0 where none does."""
     if name == "sk":
         return s.owner.meta(s.f, "sk")
@@ -76,7 +77,7 @@ def _pointer(s: SubprogLowerer, name: str) -> str:
     return s.f.op(f"add i64 {start}, %cap") if name == "data_end" else start
 
 
-def emit_ctx_store(s: SubprogLowerer, pc: int, i: Instruction, value: str, bits: int) -> bool:
+def emit_ctx_store(s: SubprogCode, pc: int, i: Instruction, value: str, bits: int) -> bool:
     """cb[] takes any bytes; any other writable field its whole word. False where nothing can be written so."""
     off = _ctx_offset(s, pc, i.dst, i.off)
     row = _field(s, off, bits // 8)

@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from netbpf.engine.llvm.flow import successors
-from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
+from netbpf.engine.llvm.instructions import SubprogLowerer
+from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.packet import MAC_BYTES, bytes_at
 from netbpf.ints import s32, u32
 from netbpf.isa.instruction import Instruction

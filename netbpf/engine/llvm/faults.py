@@ -37,7 +37,7 @@ def native_fault(loaded: NativeProgram, args: Mapping[str, int]) -> EngineFault:
     if kind == FAULT_DEAD:
         return loaded.fault(pc, "the proof says that this instruction is never reached")
     if kind == FAULT_INSN:
-        from netbpf.engine.llvm.lower import insn_problem
+        from netbpf.engine.llvm.lowerer import insn_problem
 
         return loaded.fault(pc, insn_problem(loaded.program.insns, pc))
     raise InternalError(f"native code stopped with fault {kind}")

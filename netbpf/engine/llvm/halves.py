@@ -13,11 +13,13 @@ from typing import Final
 from netbpf.engine.llvm.abi import ARGS
 from netbpf.engine.llvm.checks import READ
 from netbpf.engine.llvm.flow import Known
+from netbpf.engine.llvm.instructions import SubprogLowerer
 from netbpf.engine.llvm.ir import Function
-from netbpf.engine.llvm.lower import FUNC_TAG, Lowerer, SubprogLowerer
+from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.map_calls import lookup_hashed
 from netbpf.engine.llvm.map_refs import MapRef, own_map
 from netbpf.engine.llvm.split import Cut, Split
+from netbpf.engine.llvm.subprog import FUNC_TAG
 from netbpf.engine.llvm.tables import table_prefetches
 from netbpf.isa.instruction import Instruction
 

@@ -14,19 +14,19 @@ from netbpf.abi.helpers import FUNC_IDS
 from netbpf.engine.interp.helpers.tasks import ROOT_CGROUP_ID
 from netbpf.engine.llvm.abi import ARGS, CALL_BACK_META
 from netbpf.engine.llvm.callbacks import CALLBACKS
-from netbpf.engine.llvm.lower import FUNC_TAG
 from netbpf.engine.llvm.map_calls import MAP_CALLS
 from netbpf.engine.llvm.memory_calls import MEMORY_CALLS
 from netbpf.engine.llvm.packet_calls import PACKET_CALLS
 from netbpf.engine.llvm.ring_calls import RING_CALLS
+from netbpf.engine.llvm.subprog import FUNC_TAG
 from netbpf.engine.llvm.tail_calls import emit_tail_call
 from netbpf.env import JIFFY_NS
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 
-def emit_helper(s: SubprogLowerer, pc: int, func_id: int) -> None:
+def emit_helper(s: SubprogCode, pc: int, func_id: int) -> None:
     """Call helper ``func_id`` with R1..R5; R0 is its result."""
     body = NATIVE.get(func_id)
     if body is None and not _has_body(func_id):
@@ -41,7 +41,7 @@ def _has_body(func_id: int) -> bool:
     return func_id in BODIES
 
 
-def emit_call_register(s: SubprogLowerer, pc: int, register: int) -> None:
+def emit_call_register(s: SubprogCode, pc: int, register: int) -> None:
     """Call what a register holds: a subprogram's name, or the number of a helper, which Python finds."""
     f, held = s.f, s.get(register)
     done, helper = f.fresh_label("called"), f.fresh_label("helper")
@@ -57,11 +57,11 @@ def emit_call_register(s: SubprogLowerer, pc: int, register: int) -> None:
     f.label(done)
 
 
-def _callees(s: SubprogLowerer) -> range:
+def _callees(s: SubprogCode) -> range:
     return range(1, len(s.owner.subprogs))
 
 
-def call_back(s: SubprogLowerer, pc: int, func_id: int | str) -> None:
+def call_back(s: SubprogCode, pc: int, func_id: int | str) -> None:
     f = s.f
     s.owner.called_back = s.owner.wants_flat = True
     if func_id in CLASSIC_FUNC_NAMES:  # these look at more of the sk_buff than its bytes
@@ -77,30 +77,30 @@ def call_back(s: SubprogLowerer, pc: int, func_id: int | str) -> None:
     s.leave_on_fault()
 
 
-def arg(s: SubprogLowerer, name: str) -> str:
+def arg(s: SubprogCode, name: str) -> str:
     """The value of an Args field."""
     s.owner.used_args.add(name)
     return s.f.load(64, s.f.gep("%a", ARGS[name]), 8)
 
 
 # --- the world --------------------------------------------------------------------------------------------------------------
-def _now(s: SubprogLowerer, pc: int) -> bool:
+def _now(s: SubprogCode, pc: int) -> bool:
     s.set(0, arg(s, "now_ns"))
     return True
 
 
-def _coarse(s: SubprogLowerer, pc: int) -> bool:
+def _coarse(s: SubprogCode, pc: int) -> bool:
     now = arg(s, "now_ns")
     s.set(0, s.f.op(f"sub i64 {now}, {s.f.op(f'urem i64 {now}, {JIFFY_NS}')}"))
     return True
 
 
-def _jiffies(s: SubprogLowerer, pc: int) -> bool:
+def _jiffies(s: SubprogCode, pc: int) -> bool:
     s.set(0, s.f.op(f"udiv i64 {arg(s, 'now_ns')}, {JIFFY_NS}"))
     return True
 
 
-def _random(s: SubprogLowerer, pc: int) -> bool:
+def _random(s: SubprogCode, pc: int) -> bool:
     """xorshift64*, the same steps as SteppedEnv.random_u32."""
     f = s.f
     x = arg(s, "rng_state")
@@ -111,17 +111,17 @@ def _random(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _cpu_id(s: SubprogLowerer, pc: int) -> bool:
+def _cpu_id(s: SubprogCode, pc: int) -> bool:
     s.set(0, arg(s, "cpu_id"))
     return True
 
 
-def _zero(s: SubprogLowerer, pc: int) -> bool:
+def _zero(s: SubprogCode, pc: int) -> bool:
     s.set(0, "0")
     return True
 
 
-def _root_cgroup(s: SubprogLowerer, pc: int) -> bool:
+def _root_cgroup(s: SubprogCode, pc: int) -> bool:
     s.set(0, str(ROOT_CGROUP_ID))
     return True
 
@@ -130,7 +130,7 @@ def _id(name: str) -> int:
     return FUNC_IDS[name]
 
 
-NATIVE: Final[dict[int, Callable[[SubprogLowerer, int], bool]]] = {
+NATIVE: Final[dict[int, Callable[[SubprogCode, int], bool]]] = {
     **{_id(name): body for name, body in MAP_CALLS.items()},
     **{_id(name): body for name, body in RING_CALLS.items()},
     **{_id(name): body for name, body in CALLBACKS.items()},

@@ -36,7 +36,7 @@ from netbpf.engine.llvm.abi import (
 from netbpf.engine.llvm.context import writable
 from netbpf.engine.llvm.fetch import COLUMNS, FETCHERS, carry_function, ns_stamp, stamp_ns
 from netbpf.engine.llvm.ir import Function
-from netbpf.engine.llvm.lower import Lowerer
+from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.single import args_parameter, load_maps
 from netbpf.engine.llvm.store import emit_columns, emit_room, emit_store
 from netbpf.engine.llvm.variant import Variant

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from netbpf.engine.llvm.flow import called, successors
 from netbpf.engine.llvm.halves import ENDED, HOW_FAR, LOT, TOLD, LaterHalf, emit_beginning, emit_on_table
+from netbpf.engine.llvm.instructions import SubprogLowerer
 from netbpf.engine.llvm.ir import Function
 from netbpf.engine.llvm.loop import Loop
-from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
+from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.shape import ARRAYS, LRU_TABLES, TABLES
 from netbpf.engine.llvm.split import KEYED, Split
 from netbpf.isa.opcodes import (

@@ -11,11 +11,11 @@ from netbpf.engine.llvm.map_refs import MapRef, copied, cpu_operand, key_operand
 from netbpf.engine.llvm.shape import KEYED, LRU_TABLES, MAPS_OF_MAPS, PER_CPU, PUSHED, QUEUES, TABLES, TRIES
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 
 # --- maps with keys ----------------------------------------------------------------------------------------------------------
-def _lookup(s: SubprogLowerer, pc: int) -> bool:
+def _lookup(s: SubprogCode, pc: int) -> bool:
     # a checked program's map that is found in another has to be told to its regions, which Python does
     m = native_map(s, pc, KEYED if s.owner.checked else KEYED | MAPS_OF_MAPS)
     if m is None:
@@ -29,23 +29,23 @@ def _lookup(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _lookup_on(s: SubprogLowerer, m: MapRef, key: str, cpu: str) -> str:
+def _lookup_on(s: SubprogCode, m: MapRef, key: str, cpu: str) -> str:
     return s.f.op(f"call i64 @lookup{m.suffix}(ptr {m.base}, ptr {key}, i64 {cpu})")
 
 
-def _lookup_or(s: SubprogLowerer, m: MapRef, key: str, cpu: str) -> str:
+def _lookup_or(s: SubprogCode, m: MapRef, key: str, cpu: str) -> str:
     """As ``_lookup_on``, but the spare value's address where nothing is found."""
     s.owner.tallied.add(m.suffix)
     return s.f.op(f"call i64 @lookup_or{m.suffix}(ptr {m.base}, ptr {key}, i64 {s.spare()}, i64 {cpu})")
 
 
-def lookup_hashed(s: SubprogLowerer, pc: int, m: MapRef, key_hash: str) -> str:
+def lookup_hashed(s: SubprogCode, pc: int, m: MapRef, key_hash: str) -> str:
     """The address that a look-up in a table gives, or 0; the hash of its key is known."""
     key, cpu = key_operand(s, pc, m), cpu_operand(s, m, PER_CPU)
     return s.f.op(f"call i64 @lookup_hashed{m.suffix}(ptr {m.base}, ptr {key}, i32 {key_hash}, i64 {cpu})")
 
 
-def _lookup_percpu(s: SubprogLowerer, pc: int) -> bool:
+def _lookup_percpu(s: SubprogCode, pc: int) -> bool:
     """As a lookup, of the CPU in R3; 0 where there is none."""
     m = native_map(s, pc, KEYED & PER_CPU)
     if m is None:
@@ -61,7 +61,7 @@ def _lookup_percpu(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _update(s: SubprogLowerer, pc: int) -> bool:
+def _update(s: SubprogCode, pc: int) -> bool:
     m = native_map(s, pc, KEYED)
     if m is None:
         return False
@@ -78,7 +78,7 @@ def _update(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _delete(s: SubprogLowerer, pc: int) -> bool:
+def _delete(s: SubprogCode, pc: int) -> bool:
     m = native_map(s, pc, KEYED)
     if m is None:
         return False
@@ -92,7 +92,7 @@ def _delete(s: SubprogLowerer, pc: int) -> bool:
 
 
 # --- maps without keys ---------------------------------------------------------------------------------------------------------
-def _push(s: SubprogLowerer, pc: int) -> bool:
+def _push(s: SubprogCode, pc: int) -> bool:
     m = native_map(s, pc, PUSHED)
     if m is None:
         return False
@@ -100,12 +100,12 @@ def _push(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _pop(s: SubprogLowerer, pc: int) -> bool:
+def _pop(s: SubprogCode, pc: int) -> bool:
     m = native_map(s, pc, QUEUES)
     return m is not None and _taken(s, pc, m, "pop")
 
 
-def _peek(s: SubprogLowerer, pc: int) -> bool:
+def _peek(s: SubprogCode, pc: int) -> bool:
     m = native_map(s, pc, PUSHED)
     if m is not None and m.spec.map_type == MapType.BLOOM_FILTER:
         s.set(0, map_kernel(s, "peek", m, copied(s, value_operand(s, pc, m, 2), m.spec.value_size)))
@@ -113,7 +113,7 @@ def _peek(s: SubprogLowerer, pc: int) -> bool:
     return m is not None and _taken(s, pc, m, "peek")
 
 
-def _taken(s: SubprogLowerer, pc: int, m: MapRef, name: str) -> bool:
+def _taken(s: SubprogCode, pc: int, m: MapRef, name: str) -> bool:
     """What a queue or stack gives goes to R2, zeroes where it gives nothing."""
     size = m.spec.value_size
     to, taken = value_operand(s, pc, m, 2, WRITE), room(s, size)
@@ -123,7 +123,7 @@ def _taken(s: SubprogLowerer, pc: int, m: MapRef, name: str) -> bool:
     return True
 
 
-MAP_CALLS: Final[dict[str, Callable[[SubprogLowerer, int], bool]]] = {
+MAP_CALLS: Final[dict[str, Callable[[SubprogCode, int], bool]]] = {
     "map_lookup_elem": _lookup,
     "map_lookup_percpu_elem": _lookup_percpu,
     "map_update_elem": _update,

@@ -13,27 +13,27 @@ from netbpf.engine.llvm.map_refs import bytes_of, map_kernel, room
 from netbpf.engine.llvm.ring_calls import end_record, ends_records, ring_of
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 
-def call_kernel(s: SubprogLowerer, module: str, name: str, *args: str) -> str:
+def call_kernel(s: SubprogCode, module: str, name: str, *args: str) -> str:
     """Call a kernel that belongs to no map."""
     s.owner.used_kernels.add(module)
     return s.f.op(f"call i64 @{name}.{module}({', '.join(f'i64 {a}' for a in args)})")
 
 
-def _u32(s: SubprogLowerer, register: int) -> str:
+def _u32(s: SubprogCode, register: int) -> str:
     return s.f.math("and", s.get(register), 0xFFFF_FFFF)
 
 
-def _strncmp(s: SubprogLowerer, pc: int) -> None:
+def _strncmp(s: SubprogCode, pc: int) -> None:
     s.set(0, call_kernel(s, "text", "compare", bytes_of(s, pc, 1, 2), _u32(s, 2), s.get(3)))
 
 
-def _number(signed: int) -> Callable[[SubprogLowerer, int], None]:
+def _number(signed: int) -> Callable[[SubprogCode, int], None]:
     """strtol and strtoul: R1 text, R2 its size, R3 the base, R4 where the number goes."""
 
-    def body(s: SubprogLowerer, pc: int) -> None:
+    def body(s: SubprogCode, pc: int) -> None:
         f, value = s.f, room(s, 8)
         to, text = s.pointer(pc, 4, 0, 8, WRITE), bytes_of(s, pc, 1, 2)
         place = f.op(f"ptrtoint ptr {value} to i64")
@@ -44,29 +44,29 @@ def _number(signed: int) -> Callable[[SubprogLowerer, int], None]:
     return body
 
 
-def dynptr_at(s: SubprogLowerer, pc: int, register: int, access: int) -> str:
+def dynptr_at(s: SubprogCode, pc: int, register: int, access: int) -> str:
     """Address of the dynptr that R points to."""
     return s.f.op(f"ptrtoint ptr {s.pointer(pc, register, 0, DYNPTR.size, access)} to i64")
 
 
-def _from_mem(s: SubprogLowerer, pc: int) -> None:
+def _from_mem(s: SubprogCode, pc: int) -> None:
     s.set(0, call_kernel(s, "dynptr", "from_mem", s.get(1), _u32(s, 2), s.get(3), dynptr_at(s, pc, 4, WRITE)))
 
 
-def _read(s: SubprogLowerer, pc: int) -> None:
+def _read(s: SubprogCode, pc: int) -> None:
     s.set(0, call_kernel(s, "dynptr", "read", s.get(1), _u32(s, 2), dynptr_at(s, pc, 3, READ), _u32(s, 4), s.get(5)))
 
 
-def _write(s: SubprogLowerer, pc: int) -> None:
+def _write(s: SubprogCode, pc: int) -> None:
     s.set(0, call_kernel(s, "dynptr", "write", dynptr_at(s, pc, 1, READ), _u32(s, 2), s.get(3), _u32(s, 4), s.get(5)))
 
 
-def _data(s: SubprogLowerer, pc: int) -> None:
+def _data(s: SubprogCode, pc: int) -> None:
     s.set(0, call_kernel(s, "dynptr", "slice", dynptr_at(s, pc, 1, READ), _u32(s, 2), _u32(s, 3)))
 
 
 # --- records of ring buffers ------------------------------------------------------------------------------------------------
-def _reserve(s: SubprogLowerer, pc: int) -> bool:
+def _reserve(s: SubprogCode, pc: int) -> bool:
     """R1 a ring, R2 the record's size, R3 flags, R4 the dynptr: null where there is no record."""
     m = ring_of(s, pc)
     if m is None:
@@ -83,10 +83,10 @@ def _reserve(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _end(discard: int) -> Callable[[SubprogLowerer, int], bool]:
+def _end(discard: int) -> Callable[[SubprogCode, int], bool]:
     """R1 a dynptr, which becomes null; nothing happens to one that is."""
 
-    def body(s: SubprogLowerer, pc: int) -> bool:
+    def body(s: SubprogCode, pc: int) -> bool:
         if not ends_records(s):
             return False
         f, at = s.f, dynptr_at(s, pc, 1, WRITE)
@@ -103,8 +103,8 @@ def _end(discard: int) -> Callable[[SubprogLowerer, int], bool]:
     return body
 
 
-def _unchecked(body: Callable[[SubprogLowerer, int], None]) -> Callable[[SubprogLowerer, int], bool]:
-    def emit(s: SubprogLowerer, pc: int) -> bool:
+def _unchecked(body: Callable[[SubprogCode, int], None]) -> Callable[[SubprogCode, int], bool]:
+    def emit(s: SubprogCode, pc: int) -> bool:
         if not s.owner.checked:
             body(s, pc)
         return not s.owner.checked
@@ -112,7 +112,7 @@ def _unchecked(body: Callable[[SubprogLowerer, int], None]) -> Callable[[Subprog
     return emit
 
 
-MEMORY_CALLS: Final[dict[str, Callable[[SubprogLowerer, int], bool]]] = {
+MEMORY_CALLS: Final[dict[str, Callable[[SubprogCode, int], bool]]] = {
     "strncmp": _unchecked(_strncmp),
     "strtol": _unchecked(_number(1)),
     "strtoul": _unchecked(_number(0)),

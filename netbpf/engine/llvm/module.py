@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import NamedTuple
 
+from netbpf.engine.llvm.instructions import SubprogLowerer
 from netbpf.engine.llvm.ir import INTRINSICS
-from netbpf.engine.llvm.lower import Lowerer, SubprogLowerer
+from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.needs import needs_checks
 from netbpf.engine.llvm.single import emit_enter, emit_one
 from netbpf.engine.llvm.variant import SINGLE, Variant

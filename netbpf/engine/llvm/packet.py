@@ -16,10 +16,10 @@ from netbpf.isa.opcodes import BPF_ABS, SIZE_BYTES, bpf_mode, bpf_size
 MAC_BYTES: Final = 12
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 
-def emit_packet_load(s: SubprogLowerer, i: Instruction) -> str:
+def emit_packet_load(s: SubprogCode, i: Instruction) -> str:
     """The loaded value as R0; a load outside the packet leaves the subprogram with 0."""
     size = SIZE_BYTES[bpf_size(i.code)]
     f = s.f
@@ -32,20 +32,20 @@ def emit_packet_load(s: SubprogLowerer, i: Instruction) -> str:
     return f.zext(f.bswap(value, 8 * size), 8 * size)
 
 
-def _inside(s: SubprogLowerer, test: str) -> None:
+def _inside(s: SubprogCode, test: str) -> None:
     """Go on where ``test`` holds, else end with 0."""
     ok = s.f.fresh_label("in")
     s.f.cond(s.f.op(f"call i1 @llvm.expect.i1(i1 {test}, i1 true)"), ok, "abort")
     s.f.label(ok)
 
 
-def _constant(s: SubprogLowerer, offset: int, size: int) -> str:
+def _constant(s: SubprogCode, offset: int, size: int) -> str:
     """The bytes at an offset that the program states."""
     _inside(s, s.f.op(f"icmp sge i64 %cap, {offset + size}"))
     return bytes_at(s, offset, size)
 
 
-def bytes_at(s: SubprogLowerer, offset: int, size: int) -> str:
+def bytes_at(s: SubprogCode, offset: int, size: int) -> str:
     """The same of a packet that is known to hold them."""
     if offset >= MAC_BYTES:
         return s.f.load(8 * size, s.f.gep("%pkt", offset))
@@ -54,7 +54,7 @@ def bytes_at(s: SubprogLowerer, offset: int, size: int) -> str:
     return _anywhere(s, str(offset), size)
 
 
-def _anywhere(s: SubprogLowerer, at: str, size: int) -> str:
+def _anywhere(s: SubprogCode, at: str, size: int) -> str:
     """The bytes at an offset from skb->data that is inside the packet, each from its own side of the tag."""
     f, bits = s.f, 8 * size
     value = ""
@@ -68,7 +68,7 @@ def _anywhere(s: SubprogLowerer, at: str, size: int) -> str:
     return value
 
 
-def _negative(s: SubprogLowerer, offset: str, size: int) -> str:
+def _negative(s: SubprogCode, offset: str, size: int) -> str:
     """The offset from skb->data that one below zero means, counted from a header."""
     f, owner = s.f, s.owner
     network = f.op(f"add i64 {owner.meta(f, 'network_header')}, {f.op(f'sub i64 {offset}, {SKF_NET_OFF}')}")
@@ -84,7 +84,7 @@ def _negative(s: SubprogLowerer, offset: str, size: int) -> str:
     return at
 
 
-def _variable(s: SubprogLowerer, offset: str, size: int) -> str:
+def _variable(s: SubprogCode, offset: str, size: int) -> str:
     """The bytes at an offset known at run time only; most lie behind the link header."""
     f, bits = s.f, 8 * size
     plain, early, below, start, done = (f.fresh_label(n) for n in ("plain", "early", "below", "start", "loaded"))

@@ -12,10 +12,10 @@ from netbpf.engine.llvm.checks import WRITE
 from netbpf.packet.load import INT_MAX, RELATIVE_OFFSET_MAX
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 
-def _give(s: SubprogLowerer, pc: int, at: str, allowed: str) -> None:
+def _give(s: SubprogCode, pc: int, at: str, allowed: str) -> None:
     """R4 (u32) bytes at ``at`` from skb->data into R3, or zeroes and -EFAULT where they are not ``allowed`` or not there."""
     f, known = s.f, s.known(pc, 4)
     s.owner.wants_flat = True
@@ -35,14 +35,14 @@ def _give(s: SubprogLowerer, pc: int, at: str, allowed: str) -> None:
     s.set(0, f.op(f"phi i64 [ 0, %{good} ], [ {-errno.EFAULT}, %{bad} ]"))
 
 
-def _load_bytes(s: SubprogLowerer, pc: int) -> bool:
+def _load_bytes(s: SubprogCode, pc: int) -> bool:
     """R2 the offset from skb->data, a u32."""
     offset = s.f.math("and", s.get(2), 0xFFFF_FFFF)
     _give(s, pc, offset, s.f.test("ule", offset, INT_MAX))
     return True
 
 
-def _load_bytes_relative(s: SubprogLowerer, pc: int) -> bool:
+def _load_bytes_relative(s: SubprogCode, pc: int) -> bool:
     """R2 the offset from the header that R5 names."""
     f, owner = s.f, s.owner
     offset, header = f.math("and", s.get(2), 0xFFFF_FFFF), f.math("and", s.get(5), 0xFFFF_FFFF)
@@ -55,10 +55,10 @@ def _load_bytes_relative(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _of_socket(field: str, without: int) -> Callable[[SubprogLowerer, int], bool]:
+def _of_socket(field: str, without: int) -> Callable[[SubprogCode, int], bool]:
     """A fact of the socket that owns the packet, or what there is without one."""
 
-    def body(s: SubprogLowerer, pc: int) -> bool:
+    def body(s: SubprogCode, pc: int) -> bool:
         f, owner = s.f, s.owner
         owned = f.test("ne", owner.meta(f, "sk"), 0)
         s.set(0, f.select(owned, 64, owner.meta(f, field), str(without)))
@@ -67,12 +67,12 @@ def _of_socket(field: str, without: int) -> Callable[[SubprogLowerer, int], bool
     return body
 
 
-def _netns_cookie(s: SubprogLowerer, pc: int) -> bool:
+def _netns_cookie(s: SubprogCode, pc: int) -> bool:
     s.set(0, str(INIT_NETNS_COOKIE))
     return True
 
 
-PACKET_CALLS: Final[dict[str, Callable[[SubprogLowerer, int], bool]]] = {
+PACKET_CALLS: Final[dict[str, Callable[[SubprogCode, int], bool]]] = {
     "skb_load_bytes": _load_bytes,
     "skb_load_bytes_relative": _load_bytes_relative,
     "get_socket_cookie": _of_socket("sk_cookie", 0),

@@ -12,18 +12,18 @@ from netbpf.engine.llvm.shape import RINGS
 from netbpf.maps.check import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 RING_HEADER: Final = 8
 RING_META_PAGES: Final = 3
 
 
-def ring_of(s: SubprogLowerer, pc: int) -> MapRef | None:
+def ring_of(s: SubprogCode, pc: int) -> MapRef | None:
     """The ring buffer in R1, where native code may write to it."""
     return None if s.owner.checked or s.owner.reserves_elsewhere else native_map(s, pc, RINGS)
 
 
-def _ring_output(s: SubprogLowerer, pc: int) -> bool:
+def _ring_output(s: SubprogCode, pc: int) -> bool:
     m = ring_of(s, pc)
     if m is None:
         return False
@@ -31,7 +31,7 @@ def _ring_output(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _ring_reserve(s: SubprogLowerer, pc: int) -> bool:
+def _ring_reserve(s: SubprogCode, pc: int) -> bool:
     m = ring_of(s, pc)
     if m is None:
         return False
@@ -39,7 +39,7 @@ def _ring_reserve(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _ring_query(s: SubprogLowerer, pc: int) -> bool:
+def _ring_query(s: SubprogCode, pc: int) -> bool:
     m = ring_of(s, pc)
     if m is None:
         return False
@@ -47,10 +47,10 @@ def _ring_query(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _ring_end(discard: int) -> Callable[[SubprogLowerer, int], bool]:
+def _ring_end(discard: int) -> Callable[[SubprogCode, int], bool]:
     """Submit or discard the record in R1."""
 
-    def body(s: SubprogLowerer, pc: int) -> bool:
+    def body(s: SubprogCode, pc: int) -> bool:
         if not ends_records(s):
             return False
         end_record(s, s.get(1), discard)
@@ -60,21 +60,21 @@ def _ring_end(discard: int) -> Callable[[SubprogLowerer, int], bool]:
     return body
 
 
-def ends_records(s: SubprogLowerer) -> bool:
+def ends_records(s: SubprogCode) -> bool:
     """Whether the records of this program are reserved in native code."""
     return bool(_rings(s) or _outers_of_rings(s)) and not s.owner.checked and not s.owner.reserves_elsewhere
 
 
-def _rings(s: SubprogLowerer) -> list[int]:
+def _rings(s: SubprogCode) -> list[int]:
     return [i for i, m in enumerate(s.owner.program.maps) if m.spec.map_type in RINGS]
 
 
-def _outers_of_rings(s: SubprogLowerer) -> list[int]:
+def _outers_of_rings(s: SubprogCode) -> list[int]:
     """The maps of maps with rings in them."""
     return [i for i, m in enumerate(s.owner.program.maps) if m.spec.inner is not None and m.spec.inner.map_type in RINGS]
 
 
-def end_record(s: SubprogLowerer, sample: str, discard: int) -> None:
+def end_record(s: SubprogCode, sample: str, discard: int) -> None:
     """Submit or discard a record. Whose it is, its header tells: the distance from the ring's start in pages."""
     f = s.f
     header = f.math("sub", sample, RING_HEADER)
@@ -95,7 +95,7 @@ def end_record(s: SubprogLowerer, sample: str, discard: int) -> None:
     f.label(done)
 
 
-def _perf_output(s: SubprogLowerer, pc: int) -> bool:
+def _perf_output(s: SubprogCode, pc: int) -> bool:
     """R2 map, R3 flags, R4 data, R5 size; as many bytes of the packet as the flags say follow."""
     m = native_map(s, pc, frozenset({MapType.PERF_EVENT_ARRAY}), 2)
     if m is None:
@@ -108,7 +108,7 @@ def _perf_output(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-RING_CALLS: Final[dict[str, Callable[[SubprogLowerer, int], bool]]] = {
+RING_CALLS: Final[dict[str, Callable[[SubprogCode, int], bool]]] = {
     "ringbuf_output": _ring_output,
     "ringbuf_reserve": _ring_reserve,
     "ringbuf_submit": _ring_end(0),

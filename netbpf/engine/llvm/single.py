@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from netbpf.engine.llvm.abi import ARGS
 from netbpf.engine.llvm.ir import Function
-from netbpf.engine.llvm.lower import Lowerer
+from netbpf.engine.llvm.lowerer import Lowerer
 
 
 def args_parameter(lowerer: Lowerer) -> str:

@@ -39,7 +39,7 @@ from netbpf.isa.opcodes import (
 )
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 KEYED: Final = frozenset(FUNC_IDS[name] for name in ("map_lookup_elem", "map_update_elem", "map_delete_elem"))
 READING: Final = frozenset(FUNC_IDS[name] for name in ("skb_load_bytes", "skb_load_bytes_relative"))
@@ -76,7 +76,7 @@ class Split:
     program can go on from, by pc; ``table``: of those that operate on one of ``tables`` with a key in a known place of the frame,
     which it is. ``verdict``: of a program that ends in its beginning, where it is always the same."""
 
-    def __init__(self, s: SubprogLowerer, tables: tuple[int, ...]) -> None:
+    def __init__(self, s: SubprogCode, tables: tuple[int, ...]) -> None:
         self._s, self.tables = s, tables
         past = self._follow()
         self.stops = {pc for pc in past if not s.ends(pc) and not self._goes_on(pc)}

@@ -13,14 +13,14 @@ from netbpf.engine.limits import MAX_TAIL_CALL_CNT
 from netbpf.engine.llvm.abi import ARGS, FIND_TARGET, TARGET_ROW, TARGET_ROW_BYTES
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 _THERE: Final = ("now_ns", "cpu_id", "rng_state", "budget")
 _BACK: Final = ("rng_state", "budget", "tail_calls")
 _SLOT_BYTES: Final = 8
 
 
-def emit_tail_call(s: SubprogLowerer, pc: int) -> bool:
+def emit_tail_call(s: SubprogCode, pc: int) -> bool:
     """R1 the context, R2 a program array, R3 an index: where a program is there, its R0 is this function's; else on."""
     f = s.f
     base, length = _array(s, pc)
@@ -38,21 +38,21 @@ def emit_tail_call(s: SubprogLowerer, pc: int) -> bool:
     return True
 
 
-def _go_on(s: SubprogLowerer, test: str, otherwise: str) -> None:
+def _go_on(s: SubprogCode, test: str, otherwise: str) -> None:
     on = s.f.fresh_label("on")
     s.f.cond(test, on, otherwise)
     s.f.label(on)
 
 
-def _arg(s: SubprogLowerer, args: str, name: str) -> str:
+def _arg(s: SubprogCode, args: str, name: str) -> str:
     return s.f.load(64, s.f.gep(args, ARGS[name]), 8)
 
 
-def _set(s: SubprogLowerer, args: str, name: str, value: str) -> None:
+def _set(s: SubprogCode, args: str, name: str, value: str) -> None:
     s.f.store(64, value, s.f.gep(args, ARGS[name]), 8)
 
 
-def _array(s: SubprogLowerer, pc: int) -> tuple[str, str]:
+def _array(s: SubprogCode, pc: int) -> tuple[str, str]:
     """Address and length of the program array in R2. A program that no verifier saw ends where there is none."""
     f, known, proved = s.f, s.known(pc, 2), s.owner.facts(pc).map_index
     arrays = {i: m.spec.max_entries for i, m in enumerate(s.owner.program.maps) if m.spec.map_type == MapType.PROG_ARRAY}
@@ -72,7 +72,7 @@ def _array(s: SubprogLowerer, pc: int) -> tuple[str, str]:
     return base, length
 
 
-def _find(s: SubprogLowerer, pc: int) -> None:
+def _find(s: SubprogCode, pc: int) -> None:
     """Have Python find the program that R2 and R3 name, and put it into the table; R0 stays."""
     from netbpf.engine.llvm.helpers import call_back
 
@@ -81,7 +81,7 @@ def _find(s: SubprogLowerer, pc: int) -> None:
     s.set(0, r0)
 
 
-def _row(s: SubprogLowerer, pc: int, prog_id: str, again: str) -> str:
+def _row(s: SubprogCode, pc: int, prog_id: str, again: str) -> str:
     """The program's row of the table, made where there is none yet (the slot is then read again)."""
     f = s.f
     at = f.math("mul", f.math("and", prog_id, _arg(s, "%a", "target_mask")), TARGET_ROW_BYTES)
@@ -95,7 +95,7 @@ def _row(s: SubprogLowerer, pc: int, prog_id: str, again: str) -> str:
     return row
 
 
-def _run(s: SubprogLowerer, row: str, made: str) -> str:
+def _run(s: SubprogCode, row: str, made: str) -> str:
     """Run the program of a row; its R0. Where it failed this one ends, too."""
     f = s.f
     entry, to = (f.op(f"load ptr, ptr {f.gep(row, TARGET_ROW[name])}, align 8") for name in ("entry", "args"))

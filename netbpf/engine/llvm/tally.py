@@ -8,7 +8,7 @@
 
 Whether there is a value differs from packet to packet, and a branch that the processor does not foresee costs more than all of
 this. So in a packet loop it has none: where nothing was found, the same is done to a value that nobody looks at. Pure dataflow
-over the program, as ``split``; ``SubprogLowerer`` writes the code.
+over the program, as ``split``; ``SubprogCode`` writes the code.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from netbpf.isa.opcodes import (
 )
 
 if TYPE_CHECKING:
-    from netbpf.engine.llvm.lower import SubprogLowerer
+    from netbpf.engine.llvm.subprog import SubprogCode
 
 MOST_INSNS: Final = 12  # that are done for nothing where nothing was found
 LOOKUP: Final = FUNC_IDS["map_lookup_elem"]
@@ -61,7 +61,7 @@ class Tally(NamedTuple):
     written: tuple[int, ...]
 
 
-def tallies(s: SubprogLowerer) -> dict[int, Tally]:
+def tallies(s: SubprogCode) -> dict[int, Tally]:
     """By the pc of its look-up."""
     found = {pc: tally for pc in s.states if (tally := _tally(s, pc)) is not None}
     if not found:
@@ -74,7 +74,7 @@ def tallies(s: SubprogLowerer) -> dict[int, Tally]:
     }
 
 
-def _tally(s: SubprogLowerer, call: int) -> Tally | None:
+def _tally(s: SubprogCode, call: int) -> Tally | None:
     test = call + 1
     if s.ends(call) or called(s.insns[call]) != LOOKUP or test not in s.states or s.ends(test):
         return None
@@ -98,7 +98,7 @@ def _tally(s: SubprogLowerer, call: int) -> Tally | None:
     return Tally(test, end, tuple(r for r in KEPT if r in written)) if pc == end else None
 
 
-def _is_harmless(s: SubprogLowerer, pc: int, values: set[int]) -> bool:
+def _is_harmless(s: SubprogCode, pc: int, values: set[int]) -> bool:
     """Whether an instruction, ``values`` being the registers that point into the value, does nothing to anything else."""
     i = s.insns[pc]
     cls = bpf_class(i.code)
