@@ -133,11 +133,9 @@ uint64_t count_flows_known(const uint8_t *file, const uint64_t *record, uint64_t
     for (uint64_t i = 0; i < n + FLOWS_AHEAD; i++) {
         w = waiting + i % FLOWS_AHEAD;
         if (w->size) {
-            struct flow *flow = flows + w->slot;
+            struct flow *flow = slot_from(w->slot, w->key[0], w->key[1]);
 
-            while ((flow->key[0] != w->key[0] || flow->key[1] != w->key[1]) && flow->key[0])
-                flow = flow == flows + FLOW_SLOTS - 1 ? flows : flow + 1;
-            flow_entries += !flow->key[0];
+            flow_entries += is_free(flow);
             memcpy(flow->key, w->key, sizeof(w->key));
             flow->value[0]++;
             flow->value[1] += w->size;
@@ -150,7 +148,7 @@ uint64_t count_flows_known(const uint8_t *file, const uint64_t *record, uint64_t
             if (key_of(at + RECORD_HEADER, caplen_at(at), &key)) {
                 memcpy(w->key, &key, sizeof(key));
                 w->size = caplen_at(at);
-                w->slot = flow_hash(w->key[0], w->key[1]) % FLOW_SLOTS;
+                w->slot = first_slot(w->key[0], w->key[1]);
                 __builtin_prefetch(flows + w->slot);
             }
         }

@@ -58,16 +58,25 @@ static inline uint64_t flow_hash(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Where a key is, or the free slot that it would take. */
-static inline struct flow *flow_slot(uint64_t a, uint64_t b)
+/* The number of the slot where a key is looked for first. */
+static inline uint64_t first_slot(uint64_t a, uint64_t b)
 {
-    uint64_t i = flow_hash(a, b) & (FLOW_SLOTS - 1);
+    return flow_hash(a, b) & (FLOW_SLOTS - 1);
+}
 
+/* Where a key is, or the free slot that it would take; i is its first_slot. */
+static inline struct flow *slot_from(uint64_t i, uint64_t a, uint64_t b)
+{
     if (!(a | b))
         return &flows[ZERO_SLOT];
     while ((flows[i].key[0] ^ a) | (flows[i].key[1] ^ b) && flows[i].key[0] | flows[i].key[1])
         i = (i + 1) & (FLOW_SLOTS - 1);
     return &flows[i];
+}
+
+static inline struct flow *flow_slot(uint64_t a, uint64_t b)
+{
+    return slot_from(first_slot(a, b), a, b);
 }
 
 static inline int is_free(const struct flow *slot)

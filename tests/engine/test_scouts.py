@@ -137,17 +137,16 @@ def test_records_are_met_before_the_loop_comes_to_them(name: str, chains: int) -
     block_bytes = chains * scouts.SEGMENT
     s = Scouts(variant, data, chains)
     assert s.call("begin", 0) == 1
-    met = {s.chain(k): 0 for k in range(chains)}
-    for n, at in enumerate(sorted(begins)):
+    met, order = {s.chain(k): 0 for k in range(chains)}, sorted(begins)
+    for n, at in enumerate(order):
         if s.asks(at):
             assert s.call("turn", at, n) == 1
             assert min(at + block_bytes, len(data) - scouts.SLACK) <= s.next_segment() <= at + 2 * block_bytes + scouts.SEGMENT
         met.setdefault(s.step(at), n)
     ends = {int(until) - s.at for until in s.state[scouts.UNTIL >> 3 : (scouts.UNTIL >> 3) + chains]}
     assert set(met) <= begins | ends | {max(met)}
-    later = [n for n, at in enumerate(sorted(begins)) if at >= 2 * block_bytes]  # what is before, ``begin`` has met
-    order = sorted(begins)
-    in_time = [n - met[order[n]] for n in later if met.get(order[n], n) < n]
+    later = [(n, at) for n, at in enumerate(order) if at >= 2 * block_bytes]  # what is before, ``begin`` has met
+    in_time = [n - met[at] for n, at in later if met.get(at, n) < n]
     assert len(in_time) > 0.97 * len(later)
     assert sum(in_time) / len(in_time) < 0.9 * block_bytes / (len(data) / len(begins))
 

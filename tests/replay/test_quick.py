@@ -24,9 +24,14 @@ pytestmark = [
 ]
 
 
-def replay(capture: Path | str, *words: str, cache_home: Path, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+STARTED = (sys.executable, "-m", "netbpf")
+
+
+def replay(
+    capture: Path | str, *words: str, cache_home: Path, started: tuple[str, ...] = STARTED
+) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "XDG_CACHE_HOME": str(cache_home), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *python, "-m", "netbpf", "replay", str(capture), *words]
+    command = [*started, "replay", str(capture), *words]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -44,23 +49,26 @@ def test_captures_of_every_sort_give_the_same_lines(tmp_path: Path) -> None:
         assert said(replay(capture, *FILTER, cache_home=tmp_path)) == want, capture.name
 
 
-def imports(*words: str, cache_home: Path) -> set[str]:
-    """The modules that a replay of a capture imports, those of the process that compiles among them."""
-    run = replay(PCAPS / "session.pcap", *words, cache_home=cache_home, python=("-X", "importtime"))
-    return {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+TWO_CORES = "import os; os.sched_getaffinity = lambda pid: {0, 1}; from netbpf.cli.start import main; main()"
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="LLVM comes up beside it where there is a second core")
+def traced(*words: str, cache_home: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """A replay where LLVM comes up on another core, and the modules that it imports, those of that process among them."""
+    started = (sys.executable, "-X", "importtime", "-c", TWO_CORES)
+    run = replay(PCAPS / "session.pcap", *words, cache_home=cache_home, started=started)
+    return run, {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+
+
 def test_a_filter_compiled_anew_imports_nothing_slow(tmp_path: Path) -> None:
     pytest.importorskip("llvmlite")
-    imported = imports("--no-cache", *FILTER, cache_home=tmp_path)
+    _, imported = traced("--no-cache", *FILTER, cache_home=tmp_path)
     assert "netbpf.engine.llvm.loop" in imported
     assert not imported & {"argparse", "dataclasses", "importlib.resources", "inspect", "netbpf.cli.main", "netbpf.packet.skbuff"}
 
 
 def test_nothing_large_is_imported(tmp_path: Path) -> None:
     replay(PCAPS / "session.pcap", *FILTER, cache_home=tmp_path)
-    imported = imports(*FILTER, cache_home=tmp_path)
+    _, imported = traced(*FILTER, cache_home=tmp_path)
     assert "netbpf.replay.quick" in imported
     assert not imported & {"argparse", "ctypes", "dataclasses", "hashlib", "llvmlite", "netbpf.cli.main", "netbpf.replay.core"}
 
@@ -119,8 +127,7 @@ def test_a_large_file_is_walked_in_pieces(
 
 def test_the_first_replay_of_an_expression_does_without_the_command_line(tmp_path: Path) -> None:
     for words in (("--no-cache", *FILTER), FILTER):
-        run = replay(PCAPS / "session.pcap", *words, cache_home=tmp_path, python=("-X", "importtime"))
-        imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+        run, imported = traced(*words, cache_home=tmp_path)
         assert "netbpf.replay.first" in imported
         assert not imported & {"argparse", "netbpf.cli.main", "netbpf.replay.core", "netbpf.verifier.check", "subprocess"}
         assert (tmp_path / "netbpf").exists() == (words is FILTER)

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from netbpf.engine.llvm.halves import LOT, REACH, emit_beginning, emit_on_table
+from netbpf.engine.llvm.halves import LOT, REACH, SplitLoop, emit_beginning, emit_on_table
 from netbpf.engine.llvm.ir import Function
-from netbpf.engine.llvm.loop import Loop
 from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.shape import LRU_TABLES, TABLES
 from netbpf.maps.table import COUNT
@@ -49,14 +48,13 @@ def _bytes(m: Any, elements: int) -> int:
     return int(elements * m.elem_size)
 
 
-class Ahead(Loop):
+class Ahead(SplitLoop):
     """``i64 @ahead(args, from, rows)``: look at the packets from ``from`` on; where it stopped."""
 
     prefetches = False
 
     def __init__(self, lowerer: Lowerer, variant: Variant, split: Split) -> None:
-        super().__init__(lowerer, variant._replace(results=False, output=""))
-        self._split = split
+        super().__init__(lowerer, variant._replace(results=False, output=""), split)
         self.f = Function("define internal i64 @ahead(ptr noalias %a, i64 %from, ptr noalias %rows) noinline nounwind")
 
     def text(self) -> str:
@@ -118,12 +116,8 @@ class Ahead(Loop):
         f.label("done")
 
 
-class Led(Loop):
+class Led(SplitLoop):
     """The loop behind: what was found out about the packet at hand is used."""
-
-    def __init__(self, lowerer: Lowerer, variant: Variant, split: Split) -> None:
-        super().__init__(lowerer, variant)
-        self._split = split
 
     def _prologue(self) -> None:
         super()._prologue()

@@ -84,12 +84,12 @@ def begin(*, effort: int = THOROUGH) -> None:
 def _serve(text: int, made: int, effort: int) -> NoReturn:
     """The other process: one module."""
     try:
-        import _signal  # type: ignore[import-not-found]  # signal itself imports enum
+        import signal
 
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):  # whoever reads what the command says waits for all that hold its end
             os.dup2(nothing, standard)
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # what is said of it is said where the command runs
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is said of it is said where the command runs
         _without_resources()
         from netbpf.engine.llvm.compile import compile_object
 

@@ -15,12 +15,14 @@ from netbpf.engine.llvm.checks import READ
 from netbpf.engine.llvm.flow import Known
 from netbpf.engine.llvm.instructions import SubprogLowerer
 from netbpf.engine.llvm.ir import Function
+from netbpf.engine.llvm.loop import Loop
 from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.map_calls import lookup_hashed
 from netbpf.engine.llvm.map_refs import MapRef, own_map
 from netbpf.engine.llvm.split import Cut, Split
 from netbpf.engine.llvm.subprog import FUNC_TAG
 from netbpf.engine.llvm.tables import table_prefetches
+from netbpf.engine.llvm.variant import Variant
 from netbpf.isa.instruction import Instruction
 
 NOWHERE, ENDED, FIRST_CUT = range(1, 4)
@@ -55,6 +57,14 @@ def emit_beginning(owner: Lowerer, split: Split) -> str:
     """``@begin``, and what asks for the entries that it finds out about."""
     prefetches = [table_prefetches(i, owner.program.maps[i]) for i in split.tables]
     return "\n".join([*prefetches, FirstHalf(owner, split).text()])
+
+
+class SplitLoop(Loop):
+    """A packet loop over a program in two halves."""
+
+    def __init__(self, lowerer: Lowerer, variant: Variant, split: Split) -> None:
+        super().__init__(lowerer, variant)
+        self._split = split
 
 
 class _Half(SubprogLowerer):

@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from netbpf.engine.llvm.flow import called, successors
-from netbpf.engine.llvm.halves import ENDED, HOW_FAR, LOT, TOLD, LaterHalf, emit_beginning, emit_on_table
+from netbpf.engine.llvm.halves import ENDED, HOW_FAR, LOT, TOLD, LaterHalf, SplitLoop, emit_beginning, emit_on_table
 from netbpf.engine.llvm.instructions import SubprogLowerer
 from netbpf.engine.llvm.ir import Function
-from netbpf.engine.llvm.loop import Loop
 from netbpf.engine.llvm.lowerer import Lowerer
 from netbpf.engine.llvm.shape import ARRAYS, LRU_TABLES, TABLES
 from netbpf.engine.llvm.split import KEYED, Split
@@ -154,12 +153,8 @@ def _row(f: Function, split: Split, number: str) -> str:
     return f.gep("%rows", f.math("mul", f.math("and", number, RING - 1), _size(split)))
 
 
-class Lots(Loop):
+class Lots(SplitLoop):
     """The loop over packets, which runs their beginnings."""
-
-    def __init__(self, lowerer: Lowerer, variant: Variant, split: Split) -> None:
-        super().__init__(lowerer, variant)
-        self._split = split
 
     def _prologue(self) -> None:
         super()._prologue()

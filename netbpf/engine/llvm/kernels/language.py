@@ -20,7 +20,7 @@ import ast
 import importlib.util
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from netbpf.engine.llvm.ir import Function, signed_text
 from netbpf.errors import InternalError
@@ -37,6 +37,7 @@ class Memory:
 
 
 u8 = u16 = u32 = u64 = Memory()
+Kernel = TypeVar("Kernel", bound=Callable[..., int | None])
 
 
 def copy(to: int, source: int, size: int) -> None:
@@ -51,12 +52,12 @@ def zero(to: int, size: int) -> None:
     raise NotImplementedError
 
 
-def inline(kernel: Callable[..., int]) -> Callable[..., int]:
+def inline(kernel: Kernel) -> Kernel:
     """For a kernel that is always inlined."""
     return kernel
 
 
-def apart(kernel: Callable[..., int]) -> Callable[..., int]:
+def apart(kernel: Kernel) -> Kernel:
     """For a kernel that code short of registers calls: it stays a function of its own, and keeps them (``preserve_mostcc``)."""
     return kernel
 

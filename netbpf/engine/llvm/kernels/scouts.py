@@ -66,33 +66,33 @@ def length(at: int) -> int:
 
 
 @inline
-def step(s: int) -> int:
-    """The chain whose turn it is goes on by a record, or to its next segment; 0 where there is none for it."""
+def step(s: int) -> None:
+    """The chain whose turn it is goes on by a record, or to its next segment."""
     turn = u64[s + TURN]
     u64[s + TURN] = (turn + 8) & (8 * CHAINS - 8)
     chain = s + turn
     at = u64[chain]
     if at >= u64[chain + UNTIL]:
-        return take(s, chain, SEGMENT)
-    return bring(chain, at + length(at))
+        take(s, chain, SEGMENT)
+    else:
+        bring(chain, at + length(at))
 
 
 @inline
-def bring(chain: int, at: int) -> int:
+def bring(chain: int, at: int) -> None:
     """A chain is at a record, whose beginning is asked for."""
     u64[chain] = at
     prefetch(at)
     prefetch(at + LINE)
-    return 1
 
 
 @apart
-def take(s: int, chain: int, size: int) -> int:
-    """The next segment, of so many bytes, for a chain; 0 where it is too far ahead, or beyond the window, or has no record."""
+def take(s: int, chain: int, size: int) -> None:
+    """The next segment, of so many bytes, for a chain, if it is neither too far ahead nor beyond the window."""
     start = u64[s + NEXT]
     end = u64[s + END] - SLACK
     if start >= end or start >= u64[s + AT] + 2 * BLOCK:
-        return 0
+        return
     u64[s + NEXT] = start + size
     line = 0
     while line < FIRST_LINES:
@@ -102,10 +102,10 @@ def take(s: int, chain: int, size: int) -> int:
     at = find(start, start + NEAR if start + NEAR < until else until, u64[s + AT])
     u64[chain + UNTIL] = until
     if at:
-        return bring(chain, at)
-    u64[chain] = until
-    u64[s + MISSED] += 1
-    return 0
+        bring(chain, at)
+    else:
+        u64[chain] = until
+        u64[s + MISSED] += 1
 
 
 @apart
@@ -133,7 +133,8 @@ def begin(s: int) -> int:
         take(s, s + 8 * k - 8, k * (SEGMENT // CHAINS))
     if u64[s + MISSED] > CHAINS // 2:
         return 0
-    return keep(s)
+    keep(s)
+    return 1
 
 
 @apart
@@ -148,22 +149,20 @@ def turn(s: int) -> int:
     return pays
 
 
-def keep(s: int) -> int:
+def keep(s: int) -> None:
     """Go on until the segment that the loop comes to is done with: a chain takes as long over one as the loop over CHAINS."""
     u64[s + ASK_AT] = u64[s + AT] + SEGMENT
     ahead = u64[s + ASK_AT] + BLOCK
     end = u64[s + END] - SLACK
     while u64[s + NEXT] < ahead and u64[s + NEXT] < end:
         step(s)
-    return 1
 
 
-def look(s: int) -> int:
+def look(s: int) -> None:
     """From here on it is counted how large records are, and where none is seen."""
     u64[s + LOOKED_AT] = u64[s + AT]
     u64[s + BEFORE] = u64[s + PACKETS]
     u64[s + MISSED] = 0
-    return 0
 
 
 @apart
